@@ -1,0 +1,64 @@
+"""Everything that checks or shows the project: `nox -l` lists the sessions."""
+
+import os
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.sessions = ["lint", "tests"]
+nox.options.default_venv_backend = "venv"
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+CONSTRAINTS = ("-c", "constraints.txt")
+
+
+def install(session: nox.Session, *groups: str, editable: bool = False) -> None:
+    """Install the package and dependency groups; torch alone first, so that its pinned build is the one taken."""
+    session.install(*CONSTRAINTS, "torch")
+    needs = nox.project.dependency_groups(PYPROJECT, *groups) if groups else ()
+    session.install(*CONSTRAINTS, *(("-e", ".") if editable else (".",)), *needs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Install the package and run the whole line on phantoms (about 15 minutes on two cores)."""
+    install(session)
+    session.run("abdoseg", "demo", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Lint, types, layers and all tests."""
+    install(session, "test", "lint")
+    _lint(session)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Formatting, lint, types and the layer contract."""
+    install(session, "lint")
+    _lint(session)
+
+
+def _lint(session: nox.Session) -> None:
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("mypy")
+    session.run("lint-imports")
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Run every benchmark: ours and the peer in one run, ratios of medians."""
+    install(session)
+    for script in sorted(Path("benchmarks").glob("*.py")):
+        session.run("python", str(script), *session.posargs, env={"OMP_NUM_THREADS": str(os.cpu_count() or 1)})
+
+
+@nox.session
+def compare(session: nox.Session) -> None:
+    """Run the demo with the naive method beside ours: twice the training."""
+    install(session)
+    session.run("abdoseg", "demo", "demo-compare", "--compare", *session.posargs)

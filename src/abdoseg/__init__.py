@@ -1,0 +1,68 @@
+"""abdoseg: one abdominal CT/MR segmentation model from many datasets whose labels do not agree.
+
+The public names are loaded when first used, so that ``import abdoseg`` and ``abdoseg --help`` stay quick and
+load neither torch nor monai.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_PUBLIC = {
+    "ABDOMEN": "anatomy",
+    "AbdosegError": "errors",
+    "Annotation": "annotation",
+    "Settings": "store",
+    "TrainConfig": "config",
+    "View": "views",
+    "Workspace": "store",
+    "disambiguation_loss": "losses",
+    "disambiguation_terms": "losses",
+    "evaluate_run": "evaluate_run",
+    "ingest": "ingest",
+    "load_card": "cards",
+    "load_run": "runs",
+    "predict_file": "predict",
+    "sparsify": "sparsify",
+    "train": "train",
+    "write_phantoms": "phantom",
+}
+
+if TYPE_CHECKING:
+    from abdoseg.anatomy import ABDOMEN as ABDOMEN
+    from abdoseg.annotation import Annotation as Annotation
+    from abdoseg.cards import load_card as load_card
+    from abdoseg.config import TrainConfig as TrainConfig
+    from abdoseg.errors import AbdosegError as AbdosegError
+    from abdoseg.evaluate_run import evaluate_run as evaluate_run
+    from abdoseg.ingest import ingest as ingest
+    from abdoseg.losses import disambiguation_loss as disambiguation_loss
+    from abdoseg.losses import disambiguation_terms as disambiguation_terms
+    from abdoseg.phantom import write_phantoms as write_phantoms
+    from abdoseg.predict import predict_file as predict_file
+    from abdoseg.runs import load_run as load_run
+    from abdoseg.sparsify import sparsify as sparsify
+    from abdoseg.store import Settings as Settings
+    from abdoseg.store import Workspace as Workspace
+    from abdoseg.train import train as train
+    from abdoseg.views import View as View
+
+__all__ = sorted(_PUBLIC)  # noqa: PLE0605  # one list of public names, not two
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
+    if name not in _PUBLIC:
+        msg = f"module 'abdoseg' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"abdoseg.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*_PUBLIC, "__version__"]
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("abdoseg")

@@ -1,0 +1,127 @@
+"""What all commands share: consoles, progress, options, errors as one line."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from typer.core import TyperGroup
+
+from abdoseg.errors import AbdosegError
+
+out = Console(highlight=False, soft_wrap=False)
+"""Results."""
+
+err = Console(stderr=True, highlight=False)
+"""Messages, bars and errors, so that results can be piped."""
+
+WorkspaceOption = Annotated[
+    Path,
+    typer.Option(
+        "--workspace", "-w", envvar="ABDOSEG_WORKSPACE", help="The workspace folder.", rich_help_panel="Common"
+    ),
+]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
+
+DEFAULT_WORKSPACE = Path("workspace")
+
+
+class Commands(TyperGroup):
+    """Command group that turns our own errors into one line and status 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except AbdosegError as error:
+            err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            err.print("stopped; type the same command to go on")
+            raise typer.Exit(130) from error
+        except BrokenPipeError as error:
+            # The reader of a pipe went away (`... | head`); Python would complain again when it flushes.
+            sys.stdout = None
+            raise typer.Exit(0) from error
+
+
+def say(text: str) -> None:
+    """Print a message (not a result)."""
+    err.print(text)
+
+
+def warn(text: str) -> None:
+    """Print a warning."""
+    err.print(f"[yellow]warning:[/] {escape(text)}")
+
+
+def next_step(command: str) -> None:
+    """Say what to type next."""
+    err.print(f"[dim]next:[/] {escape(command)}")
+
+
+def print_json(value: Any) -> None:
+    """Print JSON on standard output."""
+    typer.echo(json.dumps(value, indent=1))
+
+
+def split_names(values: list[str] | None) -> tuple[str, ...]:
+    """Return names given as ``a,b`` or as repeated options."""
+    return tuple(name.strip() for value in values or [] for name in value.split(",") if name.strip())
+
+
+class BarProgress:
+    """Progress as a bar on a terminal and as plain lines elsewhere."""
+
+    def __init__(self, bars: Bars | None) -> None:
+        self._bars = bars
+        self._task: TaskID | None = None
+        self._total = self._done = self._said = 0
+        self._title = ""
+
+    def start(self, total: int, title: str) -> None:
+        """Begin a stretch."""
+        self._total, self._done, self._said, self._title = total, 0, 0, title
+        if self._bars is not None:
+            if self._task is not None:
+                self._bars.remove_task(self._task)
+            self._task = self._bars.add_task(title, total=total, note="")
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Count units; without a terminal, a line every tenth of the way."""
+        self._done += amount
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, advance=amount, note=note)
+        elif self._total and 10 * self._done // self._total > self._said:
+            self._said = 10 * self._done // self._total
+            err.print(f"{self._title}: {self._done}/{self._total}  {note}".rstrip())
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        err.print(escape(text))
+
+
+@contextmanager
+def progress_bar() -> Iterator[BarProgress]:
+    """Show progress while the block runs."""
+    if not err.is_terminal:
+        yield BarProgress(None)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}", table_column=None),
+    )
+    with Bars(*columns, console=err, transient=True) as bars:
+        yield BarProgress(bars)

@@ -1,0 +1,80 @@
+"""``abdoseg ingest``."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from abdoseg.cli._console import DEFAULT_WORKSPACE, WorkspaceOption, next_step, out, progress_bar, say, warn
+
+if TYPE_CHECKING:
+    from abdoseg.ingest import IngestReport
+
+
+def ingest(
+    card: Annotated[str, typer.Argument(help="A card (`abdoseg cards list`), or the path of your own.")],
+    folder: Annotated[Path, typer.Argument(help="The folder in which the source was unpacked.")],
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Processes; 0: one a core.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take at most so many new cases.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Take cases again that are there already.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Take a source into the workspace: find, check, harmonise and store its cases.
+
+    A broken case is quarantined with its reason and the others are taken (status 1). Run it again after a stop or a
+    repair: what is there is skipped.
+    """
+    from abdoseg.cards import load_cards
+    from abdoseg.ingest import ingest as run_ingest
+    from abdoseg.ingest import worker_pool
+    from abdoseg.store import Workspace
+
+    cards = load_cards(card)
+    store = Workspace.create(workspace)
+    failed = False
+    for one in cards:
+        say(f"[bold]{one.id}[/] {one.title}")
+        with worker_pool(_processes(jobs, folder)) as pool, progress_bar() as progress:
+            report = run_ingest(store, one, folder, replace=replace, limit=limit, executor=pool, progress=progress)
+        _print(report)
+        failed |= report.failed
+    next_step("abdoseg status, or abdoseg train")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _processes(jobs: int, folder: Path) -> int:
+    """Return how many processes to start: none for a handful of files, as starting one takes seconds."""
+    few = folder.is_dir() and sum(1 for _, _ in zip(range(9), folder.rglob("*.nii*"), strict=False)) < 9
+    return jobs or (1 if few else os.cpu_count() or 1)
+
+
+def _print(report: "IngestReport") -> None:
+    repaired = [facts for facts in report.taken if facts.warnings]
+    table = Table(box=None, pad_edge=False)
+    for title in ("taken", "of these repaired", "already there", "quarantined", "passed over"):
+        table.add_column(title, justify="right")
+    numbers = (len(report.taken), len(repaired), len(report.present), len(report.quarantined))
+    table.add_row(*(str(n) for n in (*numbers, sum(report.skipped.values()))))
+    out.print(table)
+    for reason, count in report.skipped.items():
+        say(f"passed over {count}: {reason}")
+    for warning in report.warnings:
+        warn(warning)
+    _print_cases("repaired", {facts.case: "; ".join(facts.warnings) for facts in repaired})
+    _print_cases("quarantined", report.quarantined)
+
+
+def _print_cases(title: str, reasons: dict[str, str], at_most: int = 20) -> None:
+    if not reasons:
+        return
+    table = Table(box=None, pad_edge=False, show_header=True)
+    table.add_column(title, no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    for case, reason in sorted(reasons.items())[:at_most]:
+        table.add_row(case, reason)
+    out.print(table)
+    if len(reasons) > at_most:
+        out.print(f"... and {len(reasons) - at_most} more: abdoseg status --json lists all")

@@ -1,0 +1,126 @@
+"""``abdoseg train``."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from abdoseg.cli._console import (
+    DEFAULT_WORKSPACE,
+    JsonOption,
+    WorkspaceOption,
+    next_step,
+    out,
+    print_json,
+    progress_bar,
+    say,
+    split_names,
+)
+
+if TYPE_CHECKING:
+    from abdoseg.config import TrainConfig
+    from abdoseg.runs import RunData
+
+
+def train(
+    preset: Annotated[str | None, typer.Option(help="paper, small, ...; default: what fits this machine.")] = None,
+    network: Annotated[str | None, typer.Option(help="See `abdoseg list networks`.")] = None,
+    method: Annotated[str | None, typer.Option(help="See `abdoseg list methods`.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="See `abdoseg list samplers`.")] = None,
+    view: Annotated[str | None, typer.Option(help="Sparse view; default: the active one; full: all labels.")] = None,
+    sources: Annotated[list[str] | None, typer.Option(help="Learn from these sources only.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, sampling and augmentation.")] = None,
+    fold: Annotated[str | None, typer.Option(metavar="K/N", help="Hold out fold K of N as validation.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; default: made from the configuration.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Train one model on everything the workspace holds.
+
+    The same command again goes on with an unfinished run of that configuration; another configuration is a new run.
+    """
+    from abdoseg.config import make_config
+    from abdoseg.devices import choose_device
+    from abdoseg.runs import freeze
+    from abdoseg.store import Workspace
+    from abdoseg.train import train as run_training
+
+    store = Workspace.open(workspace)
+    where = choose_device(device)
+    chosen = preset or ("paper" if where.type == "cuda" else "small")
+    overrides: dict[str, Any] = {
+        "network": network,
+        "method": method,
+        "sampler": sampler,
+        "view": view or store.active_view_name(),
+        "sources": split_names(sources) or None,
+        "steps": steps,
+        "seed": seed,
+        "fold": _fold(fold),
+        **_parse_settings(settings),
+    }
+    config = make_config(chosen, overrides)
+    plan = _plan(config, freeze(store, config), str(where))
+    if dry_run and as_json:
+        print_json(plan)
+        return
+    _say_plan(plan, chosen_here=preset is None)
+    if dry_run:
+        return
+    with progress_bar() as progress:
+        report = run_training(store, config, name=name, device=str(where), progress=progress)
+    pace = f", {report.seconds:.0f} s" if report.seconds else ""
+    out.print(f"run [bold]{report.run.name}[/]: {report.outcome}, {report.steps_done} steps{pace}")
+    next_step("abdoseg eval --by structure, or abdoseg predict SCAN -o OUT.nii.gz")
+
+
+def _fold(text: str | None) -> tuple[int, int] | None:
+    from abdoseg.errors import ConfigError
+
+    if text is None:
+        return None
+    k, _, n = text.partition("/")
+    if not (k.isdigit() and n.isdigit()):
+        raise ConfigError(f"--fold {text}: expected K/N, for example 1/5")
+    return int(k), int(n)
+
+
+def _parse_settings(texts: list[str] | None) -> dict[str, Any]:
+    """Return ``key=value`` texts as values, read as TOML so that numbers and lists are what they look like."""
+    import tomllib
+
+    from abdoseg.errors import ConfigError
+
+    values: dict[str, Any] = {}
+    for text in texts or []:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {text}: expected KEY=VALUE, for example learning_rate=0.002")
+        try:
+            values[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key.strip()] = value
+    return values
+
+
+def _plan(config: "TrainConfig", data: "RunData", device: str) -> dict[str, Any]:
+    sides = {side: len(data.keys(side)) for side in ("train", "val", "test")}
+    return {"device": device, "config": config.model_dump(mode="json"), "cases": sides}
+
+
+def _say_plan(plan: dict[str, Any], *, chosen_here: bool) -> None:
+    from abdoseg.config import PRESET_TITLES
+
+    c, cases = plan["config"], plan["cases"]
+    say(f"view [bold]{c['view']}[/]; {cases['train']} training, {cases['val']} validation, {cases['test']} test cases")
+    why = " (chosen for this machine; --preset paper is the paper's)" if chosen_here and c["preset"] != "paper" else ""
+    say(f"preset [bold]{c['preset']}[/]{why}: {PRESET_TITLES[c['preset']]}")
+    sides = "x".join(str(n) for n in c["patch"])
+    say(f"{c['network']}, {c['method']}, sampler {c['sampler']}, {c['steps']} steps of {c['batch']} patches {sides}")
+    ramp = (
+        f"grows from 0 over the first {100 * c['entropy_ramp']:g} % of the steps" if c["entropy_ramp"] else "constant"
+    )
+    say(f"entropy weight {c['entropy_weight']:g}/{c['entropy_weight_unannotated']:g}, {ramp}; device {plan['device']}")

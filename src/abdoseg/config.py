@@ -1,0 +1,151 @@
+"""What a training run is: one frozen configuration, and the presets to start from."""
+
+import hashlib
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from abdoseg.errors import ConfigError, unknown_name
+from abdoseg.methods import METHODS
+from abdoseg.networks import NETWORKS
+from abdoseg.sampling import SAMPLERS
+from abdoseg.views import FULL_VIEW
+
+
+class TrainConfig(BaseModel):
+    """A training run; equal configurations on equal cases give equal weights (on one CPU, bit for bit)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str = Field(default="paper", description="where the other values come from")
+    network: str = Field(default="transunet3d", description="see `abdoseg list networks`")
+    method: str = Field(default="self_disambiguation", description="see `abdoseg list methods`")
+    sampler: str = Field(default="cmd", description="see `abdoseg list samplers`")
+    view: str = Field(default=FULL_VIEW, description="sparse view of the training cases")
+    sources: tuple[str, ...] = Field(default=(), description="sources to learn from; empty: all")
+    steps: int = Field(default=200_000, gt=0, description="optimiser steps")
+    batch: int = Field(default=8, gt=0, description="patches a step")
+    patch: tuple[int, int, int] = Field(default=(112, 112, 112), description="patch sides in voxels")
+    learning_rate: float = Field(default=1e-3, gt=0, description="AdamW's, at the first step")
+    weight_decay: float = Field(default=1e-5, ge=0, description="AdamW's")
+    decay_power: float = Field(default=0.9, ge=0, description="learning rate falls as (1 - step/steps)^power")
+    rotation_degrees: float = Field(default=15.0, ge=0, le=180, description="uniform about each axis")
+    scale: tuple[float, float] = Field(default=(0.9, 1.1), description="isotropic scale, uniform")
+    entropy_weight: float = Field(default=1.0, ge=0, description="lambda of an annotated patch")
+    entropy_weight_unannotated: float = Field(default=3.0, ge=0, description="lambda of a patch without annotation")
+    entropy_ramp: float = Field(default=0.0, ge=0, le=1, description="part of the steps in which lambda grows from 0")
+    seed: int = Field(default=0, ge=0, description="of weights, sampling and augmentation")
+    fold: tuple[int, int] | None = Field(default=None, description="(k, n): fold k of n, 1-based, is held out")
+    log_every: int = Field(default=20, gt=0, description="steps a line of metrics.jsonl")
+    checkpoint_seconds: float = Field(default=120.0, ge=0, description="time between checkpoints")
+
+    @field_validator("network")
+    @classmethod
+    def _network(cls, name: str) -> str:
+        return _known("network", name, list(NETWORKS))
+
+    @field_validator("method")
+    @classmethod
+    def _method(cls, name: str) -> str:
+        return _known("method", name, list(METHODS))
+
+    @field_validator("sampler")
+    @classmethod
+    def _sampler(cls, name: str) -> str:
+        return _known("sampler", name, list(SAMPLERS))
+
+    @field_validator("scale")
+    @classmethod
+    def _scale(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1]:
+            msg = f"found {scale}, expected 0 < low <= high"
+            raise ValueError(msg)
+        return scale
+
+    @field_validator("patch")
+    @classmethod
+    def _patch(cls, patch: tuple[int, int, int]) -> tuple[int, int, int]:
+        if min(patch) < 8:
+            msg = f"found {patch}, expected sides of at least 8 voxels"
+            raise ValueError(msg)
+        return patch
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of optimiser step ``step`` (0-based)."""
+        return float(self.learning_rate * (1 - step / self.steps) ** self.decay_power)
+
+    def entropy_factor_at(self, step: int) -> float:
+        """Return the factor in [0, 1] on both entropy weights at ``step``: 1 everywhere without a ramp."""
+        ramp = self.entropy_ramp * self.steps
+        return min(1.0, step / ramp) if ramp > 0 else 1.0
+
+    def digest(self) -> str:
+        """Return a hash of everything that changes the weights (not of how often to log or save)."""
+        facts = self.model_dump_json(exclude={"preset", "log_every", "checkpoint_seconds"})
+        return hashlib.sha256(facts.encode()).hexdigest()[:8]
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "small": {
+        "network": "unet_small",
+        "steps": 300,
+        "batch": 2,
+        "patch": (64, 64, 64),
+        "learning_rate": 3e-3,
+        "entropy_ramp": 1.0,
+    },
+    "demo": {
+        "network": "unet_small",
+        "steps": 900,
+        "batch": 2,
+        "patch": (48, 48, 48),
+        "learning_rate": 3e-3,
+        "entropy_ramp": 1.0,
+    },
+}
+"""Preset -> the values in which it differs from the paper's."""
+
+PRESET_TITLES = {
+    "paper": "the paper's settings: 200,000 steps of 8 patches of 112^3; for GPUs",
+    "small": "a first look on a CPU in minutes: small network, 64^3 patches, 300 steps",
+    "demo": "what `abdoseg demo` trains on phantoms at a coarse grid",
+}
+
+
+def make_config(preset: str, overrides: dict[str, Any] | None = None) -> TrainConfig:
+    """Return a preset's configuration with some values replaced.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such preset, or an override is no setting.
+    ConfigError
+        If a value is not allowed; all faults are told at once.
+    """
+    if preset not in PRESETS:
+        raise unknown_name("preset", preset, list(PRESETS))
+    overrides = {key: value for key, value in (overrides or {}).items() if value is not None}
+    for key in overrides:
+        if key not in TrainConfig.model_fields:
+            raise unknown_name("setting", key, list(TrainConfig.model_fields))
+    return parse_config({"preset": preset, **PRESETS[preset], **overrides}, "configuration")
+
+
+def parse_config(facts: dict[str, Any], where: str) -> TrainConfig:
+    """Return the configuration written in ``facts``; ``where`` names their origin in errors."""
+    try:
+        return TrainConfig.model_validate(facts)
+    except ValidationError as error:
+        faults = (
+            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        )
+        raise ConfigError(f"{where}: {'; '.join(faults)}") from error
+
+
+def _known(kind: str, name: str, known: list[str]) -> str:
+    if name not in known:
+        # Pydantic turns only ValueErrors into faults of a field.
+        raise ValueError(str(unknown_name(kind, name, known)))
+    return name

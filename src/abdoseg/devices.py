@@ -1,0 +1,26 @@
+"""Where to compute."""
+
+import torch
+
+from abdoseg.errors import ConfigError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device called ``name``; ``auto`` is a CUDA GPU when there is one, else the CPU.
+
+    Raises
+    ------
+    ConfigError
+        If the device is unknown or not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device '{name}': unknown; expected auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device '{name}': no CUDA GPU is at hand; choose --device cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device '{name}': not supported; expected auto, cpu, cuda or cuda:N")
+    return device

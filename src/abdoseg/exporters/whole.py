@@ -1,0 +1,62 @@
+"""Files that appear whole or not at all."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from abdoseg.errors import WorkspaceError
+
+
+@contextmanager
+def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
+    """Give one temporary path for each file to write, and move them into place when the block ends well.
+
+    The temporary files lie in the same folders and end in the same names, so that writers see their suffix.
+    Folders are created. When the block fails, the temporary files are removed and existing files stay as
+    they were.
+
+    Raises
+    ------
+    WorkspaceError
+        If a file cannot be written (no permission, disk full, the folder is a file, ...).
+    """
+    mark = secrets.token_hex(4)
+    drafts = tuple(path.with_name(f".{mark}.{path.name}") for path in paths)
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield drafts
+        for draft, path in zip(drafts, paths, strict=True):
+            os.replace(draft, path)  # noqa: PTH105 -- the call whose promise this is
+    except OSError as error:
+        raise _not_written(paths[0], error) from error
+    finally:
+        for draft in drafts:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+
+
+def require_writable(path: Path) -> None:
+    """Create the folder of ``path`` and try to write there, so that hours of work do not end in an error.
+
+    Raises
+    ------
+    WorkspaceError
+        If a file could not be written there, or ``path`` is a folder.
+    """
+    if path.is_dir():
+        raise WorkspaceError(f"{path}: is a folder, expected a file name; choose a name inside it")
+    probe = path.with_name(f".{secrets.token_hex(4)}.probe")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> WorkspaceError:
+    reason = error.strerror or " ".join(str(error).split())
+    return WorkspaceError(f"{path}: cannot be written ({reason}); check space and permissions, or write elsewhere")

@@ -1,0 +1,110 @@
+"""From a scan as it is on file to the one grid and intensity scale that everything after it uses.
+
+Used by ingest and by predict, so that a scan to predict is treated exactly as the scans that were learnt from.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abdoseg import geometry
+from abdoseg.errors import CaseError
+from abdoseg.geometry import Grid
+from abdoseg.kernels.resample import Positions, positions_between, resample_nearest, resample_window
+from abdoseg.types import Affine, Modality
+from abdoseg.windows import Windows
+
+MR_LEVELS = 2000
+"""Steps between 0 and 1 for MR: finer than the noise of any scanner."""
+
+
+@dataclass(frozen=True, eq=False)
+class HarmonisedImage:
+    """An image on the harmonised grid.
+
+    Parameters
+    ----------
+    image
+        int16 ``(X, Y, Z)``, RAS+; intensity in [0, 1] is ``image * scale + offset``.
+    grid
+        Its geometry.
+    scale, offset
+        See ``image``.
+    window
+        Native intensities that became 0 and 1.
+    """
+
+    image: NDArray[np.int16]
+    grid: Grid
+    scale: float
+    offset: float
+    window: tuple[float, float]
+
+    def intensity(self) -> NDArray[np.float32]:
+        """Return float32 ``(X, Y, Z)`` in [0, 1]."""
+        return self.image.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
+
+
+def harmonise_image(
+    array: NDArray[Any], affine: Affine, modality: Modality, windows: Windows, spacing_mm: float
+) -> HarmonisedImage:
+    """Reorient to RAS+, resample linearly to ``spacing_mm`` and map the window to [0, 1].
+
+    Parameters
+    ----------
+    array, affine
+        The scan on its own axes, ``(X, Y, Z)``, and its voxel-to-mm affine.
+    modality
+        CT takes the window in HU; MR its percentiles of the native voxels above 0.
+    windows, spacing_mm
+        The workspace's (or the run's) settings.
+
+    Raises
+    ------
+    CaseError
+        If voxels are not finite, or an MR scan has no voxel above 0 or no contrast.
+    """
+    _require_finite(array)
+    canonical, canonical_affine = geometry.to_canonical(array, affine)
+    window = intensity_window(array, modality, windows)
+    levels = _levels(window, modality)
+    grid = geometry.harmonised_grid(canonical.shape, canonical_affine, spacing_mm)
+    image = resample_window(canonical, _positions(canonical.shape, canonical_affine, grid), window, levels)
+    return HarmonisedImage(image, grid, 1.0 / levels, 0.0, window)
+
+
+def harmonise_label(label: NDArray[np.uint8], affine: Affine, grid: Grid) -> NDArray[np.uint8]:
+    """Bring a label map ``(X, Y, Z)`` on the scan's own axes to ``grid`` by nearest neighbour."""
+    canonical, canonical_affine = geometry.to_canonical(label, affine)
+    return resample_nearest(canonical, _positions(canonical.shape, canonical_affine, grid))
+
+
+def intensity_window(array: NDArray[Any], modality: Modality, windows: Windows) -> tuple[float, float]:
+    """Return the native intensities that become 0 and 1."""
+    if modality == "CT":
+        return windows.ct_hu
+    positive = array[array > 0]
+    if positive.size == 0:
+        raise CaseError("image: no voxel above 0, expected an MR scan; check that this is the image")
+    low, high = np.percentile(positive, windows.mr_percentiles)
+    if not high > low:
+        raise CaseError(f"image: all MR voxels between the percentiles are {low:g}; the scan has no contrast")
+    return float(low), float(high)
+
+
+def _levels(window: tuple[float, float], modality: Modality) -> int:
+    # One level a HU keeps CT to half a HU; wide windows stay within int16.
+    return int(min(32767, max(1, round(window[1] - window[0])))) if modality == "CT" else MR_LEVELS
+
+
+def _positions(shape: tuple[int, ...], affine: Affine, grid: Grid) -> Positions:
+    step = np.array(grid.spacing_mm) / np.array(geometry.spacing_of(affine))
+    return positions_between(grid.shape, step, (shape[0], shape[1], shape[2]))
+
+
+def _require_finite(array: NDArray[Any]) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        raise CaseError(f"image: {bad} voxels are NaN or infinite; expected finite intensities, write the scan again")

@@ -1,0 +1,63 @@
+"""NIfTI-1 and -2 (``.nii``, ``.nii.gz``), single file."""
+
+import gzip
+import warnings as python_warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from abdoseg.errors import CaseError
+from abdoseg.readers.scan import Scan, checked_scan
+
+SUFFIXES = (".nii.gz", ".nii")
+
+
+def read_nifti(path: Path) -> Scan:
+    """Read one NIfTI file.
+
+    Scaled intensities keep the stored integer type when the file has no scale factor. The sform is taken, else
+    the qform; two that disagree are a warning.
+
+    Raises
+    ------
+    CaseError
+        If the file is damaged, truncated, empty or not a 3-D volume of real numbers.
+    """
+    try:
+        image: Any = nib.load(path)
+        with python_warnings.catch_warnings():
+            python_warnings.simplefilter("ignore")  # NaN in an integer cast is told by the finite check, once
+            array = np.asanyarray(image.dataobj)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise CaseError(
+            f"{path.name}: the gzip stream is damaged or cut off ({error}); fetch the file again"
+        ) from error
+    except ImageFileError as error:
+        raise CaseError(f"{path.name}: not a NIfTI file ({error}); fetch the file again") from error
+    except (OSError, ValueError, HeaderDataError) as error:
+        raise CaseError(f"{path.name}: cannot be read ({_one_line(error)}); fetch the file again") from error
+    try:
+        return checked_scan(array, np.asarray(image.affine, dtype=np.float64), _header_warnings(image))
+    except CaseError as error:
+        raise CaseError(f"{path.name}: {error}") from error
+
+
+def _header_warnings(image: Any) -> tuple[str, ...]:
+    if not isinstance(image, nib.Nifti1Pair):
+        return ("the file is not NIfTI-1 or -2; its orientation may be missing",)
+    qform, qcode = image.get_qform(coded=True)
+    sform, scode = image.get_sform(coded=True)
+    if not qcode and not scode:
+        return ("the header states no orientation; the array axes were taken as they are (check left and right)",)
+    if qcode and scode and np.abs(qform - sform).max() > 0.01 * max(1.0, np.abs(sform).max()):
+        return ("qform and sform disagree; the sform was taken",)
+    return ()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,56 @@
+"""What every reader returns."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from abdoseg.errors import CaseError
+from abdoseg.geometry import Grid, checked_affine
+from abdoseg.types import Affine
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """Voxels of one file on the file's own axes.
+
+    Parameters
+    ----------
+    array
+        ``(X, Y, Z)``, any real dtype, native byte order; scaled intensities (HU for CT).
+    affine
+        ``(4, 4)``, voxel index to mm in RAS+, directions orthonormal.
+    warnings
+        What was odd and mended.
+    """
+
+    array: NDArray[Any]
+    affine: Affine
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> Grid:
+        """The file's own grid."""
+        x, y, z = self.array.shape
+        return Grid((x, y, z), self.affine)
+
+
+def checked_scan(array: NDArray[Any], affine: Affine, warnings: tuple[str, ...] = ()) -> Scan:
+    """Return a scan after the checks that hold for every format.
+
+    Raises
+    ------
+    CaseError
+        If the array is not a real-valued volume or the affine is not usable.
+    """
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim != 3:
+        raise CaseError(f"image: found {array.ndim}-D {array.shape}, expected 3-D; save one volume a file")
+    if min(array.shape) < 2:
+        raise CaseError(f"image: found shape {array.shape}, expected at least 2 voxels along each axis")
+    if array.dtype.kind not in "iufb":
+        raise CaseError(f"image: found voxels of type {array.dtype}, expected real numbers (no colour, no complex)")
+    affine, warning = checked_affine(affine)
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return Scan(native, affine, (*warnings, *([warning] if warning else [])))

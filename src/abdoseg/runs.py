@@ -1,0 +1,220 @@
+"""Training runs on disk: what is frozen when one starts, and how to find and load one.
+
+``runs/<name>/config.toml`` is the configuration, ``data.json`` the frozen cases, split, view and structures,
+``metrics.jsonl`` one line every few steps, ``checkpoints/last.safetensors`` the state to resume from,
+``model.safetensors`` the finished weights.
+"""
+
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from abdoseg.anatomy import ABDOMEN, Anatomy
+from abdoseg.case import CaseFacts
+from abdoseg.config import TrainConfig, parse_config
+from abdoseg.errors import ConfigError, RunError, unknown_name
+from abdoseg.splits import SplitItem, split_cases
+from abdoseg.store import Settings, Workspace, write_text
+from abdoseg.types import SplitName
+from abdoseg.views import View
+
+RunStatus = Literal["finished", "unfinished", "not started"]
+
+
+class FrozenCase(BaseModel):
+    """One case of a run: which, on which side, and what its voxels were."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    side: SplitName
+    fingerprint: str
+
+
+class RunData(BaseModel):
+    """Everything of the workspace that a run froze when it started."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cases: tuple[FrozenCase, ...]
+    view: View | None = Field(default=None, description="recipe of the sparse view of the training cases")
+    settings: Settings = Field(description="structures, spacing and windows of the workspace")
+
+    def keys(self, side: str) -> list[str]:
+        """Return the case keys of ``train``, ``val``, ``test`` or ``all``."""
+        return [case.key for case in self.cases if side in (case.side, "all")]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and what it says."""
+
+    folder: Path
+    config: TrainConfig
+    data: RunData
+
+    @property
+    def name(self) -> str:
+        """Folder name."""
+        return self.folder.name
+
+    @property
+    def model_file(self) -> Path:
+        """Weights of the finished run."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """State to resume from."""
+        return self.folder / "checkpoints" / "last.safetensors"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON line every few steps."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def status(self) -> RunStatus:
+        """``finished`` when the weights are there, ``unfinished`` with a checkpoint, else ``not started``."""
+        if self.model_file.is_file():
+            return "finished"
+        return "unfinished" if self.checkpoint_file.is_file() else "not started"
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """Structures in channel order."""
+        return ABDOMEN.subset(self.data.settings.structures)
+
+    @cached_property
+    def created(self) -> float:
+        """Time the run was made, seconds since the epoch."""
+        return (self.folder / "config.toml").stat().st_mtime
+
+    def last_metrics(self) -> dict[str, Any]:
+        """Return the newest line of the metrics, or an empty dict."""
+        lines = read_metrics(self.metrics_file)
+        return lines[-1] if lines else {}
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """Return the lines of a ``metrics.jsonl``; a line cut off by a kill is left out."""
+    if not file.is_file():
+        return []
+    lines = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def freeze(workspace: Workspace, config: TrainConfig) -> RunData:
+    """Decide cases, split and view of a new run.
+
+    Raises
+    ------
+    ConfigError
+        If the workspace holds no case, or no case is left for training.
+    """
+    facts = workspace.facts(config.sources or None)
+    if not facts:
+        raise ConfigError(f"{workspace.path}: no cases; `abdoseg ingest CARD FOLDER` first")
+    sides = split_sides(facts, workspace.settings.split_seed, config.fold)
+    cases = tuple(FrozenCase(key=f.key, side=sides[f.key], fingerprint=f.fingerprint) for f in facts)
+    if not any(case.side == "train" for case in cases):
+        raise ConfigError(f"{workspace.path}: all {len(cases)} cases are validation or test; ingest training cases")
+    return RunData(cases=cases, view=workspace.view(config.view), settings=workspace.settings)
+
+
+def split_sides(facts: Sequence[CaseFacts], seed: int, fold: tuple[int, int] | None = None) -> dict[str, SplitName]:
+    """Return the side of every case; with ``fold`` (k, n), fold k of the non-test patients is validation."""
+    items = [SplitItem(f.key, f.source, f.patient, f.fingerprint, f.split) for f in facts]
+    return split_cases(items, seed, fold)
+
+
+def start_run(workspace: Workspace, config: TrainConfig, name: str | None = None) -> tuple[Run, bool]:
+    """Return the run of this configuration, and whether it is new.
+
+    An unfinished run of the same configuration is returned to be resumed, with the cases it froze. A finished
+    one is returned when its cases are still those of the workspace; otherwise a new run is made.
+
+    Raises
+    ------
+    ConfigError
+        If ``name`` belongs to a run with another configuration.
+    """
+    data = freeze(workspace, config)
+    same = [run for run in list_runs(workspace) if run.config.digest() == config.digest() and name in (None, run.name)]
+    for run in reversed(same):
+        if run.status != "finished" or run.data == data:
+            return run, False
+    name = name or _free_name(workspace, config)
+    folder = workspace.runs_folder / name
+    if folder.exists():
+        raise ConfigError(f"run {name}: exists with another configuration or other cases; choose another --name")
+    run = Run(folder, config, data)
+    write_text(folder / "data.json", data.model_dump_json(indent=1))
+    # The configuration comes last: a folder without it is no run.
+    write_text(folder / "config.toml", tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+    return run, True
+
+
+def _free_name(workspace: Workspace, config: TrainConfig) -> str:
+    base = f"{config.network}-{config.method}-{config.view}-{config.digest()}"
+    names = [base, *(f"{base}-{i}" for i in range(2, 1000))]
+    return next(name for name in names if not (workspace.runs_folder / name).exists())
+
+
+def open_run(folder: Path) -> Run:
+    """Return the run in ``folder``.
+
+    Raises
+    ------
+    RunError
+        If the folder is no run, or a file of it is damaged.
+    """
+    try:
+        config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+        data = RunData.model_validate_json((folder / "data.json").read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{folder}: not a run ({reason}); `abdoseg status` lists the runs") from error
+    return Run(folder, parse_config(config, str(folder / "config.toml")), data)
+
+
+def list_runs(workspace: Workspace) -> list[Run]:
+    """Return all runs of a workspace, oldest first."""
+    folders = [file.parent for file in workspace.runs_folder.glob("*/config.toml")]
+    return sorted((open_run(folder) for folder in folders), key=lambda run: (run.created, run.name))
+
+
+def load_run(workspace: Workspace, name: str | None = None) -> Run:
+    """Return the run called ``name``, else the newest finished one, else the newest with a checkpoint.
+
+    Raises
+    ------
+    RunError
+        If there is no run that can predict.
+    UnknownNameError
+        If no run has this name.
+    """
+    runs = list_runs(workspace)
+    if name is not None:
+        by_name = {run.name: run for run in runs}
+        if name not in by_name:
+            raise unknown_name("run", name, list(by_name), "`abdoseg status` lists the runs.")
+        runs = [by_name[name]]
+    for status in ("finished", "unfinished"):
+        ready = [run for run in runs if run.status == status]
+        if ready:
+            return ready[-1]
+    where = f"run {name}" if name else f"{workspace.path}"
+    raise RunError(f"{where}: no trained weights yet; `abdoseg train` first")

@@ -1,0 +1,27 @@
+"""Which example comes next: structure, modality, source, case and voxel, as a pure function of (seed, t).
+
+A sampler is an order of levels. To add one, add a line to :data:`~abdoseg.sampling.hierarchical.SAMPLERS`.
+"""
+
+from abdoseg.sampling.candidates import Candidates, CaseEntry, candidate_voxels, count_candidates
+from abdoseg.sampling.hierarchical import SAMPLERS, Draw, Probabilities, Sampler, SamplerSpec
+from abdoseg.sampling.stream import Purpose, stream
+from abdoseg.sampling.voxels import Centre, choose_anywhere, choose_background, choose_foreground
+
+__all__ = [
+    "SAMPLERS",
+    "Candidates",
+    "CaseEntry",
+    "Centre",
+    "Draw",
+    "Probabilities",
+    "Purpose",
+    "Sampler",
+    "SamplerSpec",
+    "candidate_voxels",
+    "choose_anywhere",
+    "choose_background",
+    "choose_foreground",
+    "count_candidates",
+    "stream",
+]

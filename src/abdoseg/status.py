@@ -1,0 +1,103 @@
+"""Status: what a workspace holds."""
+
+from collections import Counter
+from typing import Any
+
+from abdoseg.annotation import AXES
+from abdoseg.case import CaseFacts
+from abdoseg.runs import Run, list_runs, split_sides
+from abdoseg.sparsify import describe_view
+from abdoseg.store import Workspace
+
+
+def status(workspace: Workspace) -> dict[str, Any]:
+    """Return what the workspace holds, as plain values ready for JSON.
+
+    Returns
+    -------
+    dict
+        ``workspace``, ``spacing_mm``, ``structures`` (name -> cases annotated, cases with voxels), ``sources`` (one
+        dict each: cases, modality, patients, annotated, sides of the split, repaired, quarantined with reasons),
+        ``views``, ``active_view`` and ``runs``.
+    """
+    facts = workspace.facts()
+    sides = split_sides(facts, workspace.settings.split_seed)
+    records = workspace.records()
+    names = sorted({f.source for f in facts} | set(records))
+    quarantined = {name: records[name].quarantined if name in records else {} for name in names}
+    return {
+        "workspace": str(workspace.path),
+        "spacing_mm": workspace.settings.spacing_mm,
+        "sources": [_source(name, [f for f in facts if f.source == name], sides, quarantined[name]) for name in names],
+        "structures": _structures(workspace, facts),
+        "active_view": workspace.active_view_name(),
+        "views": [_view(workspace, view.name) for view in workspace.views()],
+        "runs": [_run(run, {f.key: f for f in facts}) for run in list_runs(workspace)],
+    }
+
+
+def _source(name: str, facts: list[CaseFacts], sides: dict[str, Any], quarantined: dict[str, str]) -> dict[str, Any]:
+    by_side = Counter(sides[f.key] for f in facts)
+    return {
+        "source": name,
+        "cases": len(facts),
+        "modality": sorted({f.modality for f in facts}),
+        "patients": len({f.patient for f in facts}),
+        "annotated_structures": max((len(f.groups.structure_ids) for f in facts), default=0),
+        "train": by_side["train"],
+        "val": by_side["val"],
+        "test": by_side["test"],
+        "repaired": {f.case: list(f.warnings) for f in facts if f.warnings},
+        "quarantined": quarantined,
+    }
+
+
+def _structures(workspace: Workspace, facts: list[CaseFacts]) -> dict[str, dict[str, int]]:
+    annotated: Counter[str] = Counter()
+    present: Counter[str] = Counter()
+    for f in facts:
+        annotated.update(workspace.anatomy.structure(c).name for c in f.groups.structure_ids)
+        present.update(f.voxels.keys())
+    return {name: {"annotated": annotated[name], "present": present[name]} for name in workspace.anatomy.names}
+
+
+def _view(workspace: Workspace, name: str) -> dict[str, Any]:
+    view = workspace.view(name)
+    assert view is not None  # names come from the list of views
+    report = describe_view(workspace, view)
+    return {
+        "view": name,
+        "axes": list(view.axes),
+        "fraction": view.fraction,
+        "sources": list(view.sources),
+        "cases": report.cases[0],
+        "slices": {axis: list(report.slices[axis]) for axis in AXES if axis in report.slices},
+    }
+
+
+def _run(run: Run, facts: dict[str, CaseFacts]) -> dict[str, Any]:
+    gone = [c.key for c in run.data.cases if c.key not in facts or facts[c.key].fingerprint != c.fingerprint]
+    metrics = run.last_metrics()
+    return {
+        "run": run.name,
+        "status": run.status,
+        "network": run.config.network,
+        "method": run.config.method,
+        "view": run.config.view,
+        "cases": len(run.data.cases),
+        "step": run.config.steps if run.status == "finished" else metrics.get("step", 0),
+        "steps": run.config.steps,
+        "changed_cases": gone,
+        "leaks": _leaks(run, facts),
+    }
+
+
+def _leaks(run: Run, facts: dict[str, CaseFacts]) -> list[str]:
+    """Return the scans that the run trained on and that stand, equal to the voxel, on another side today or then."""
+    sides: dict[str, set[str]] = {}
+    for case in run.data.cases:
+        known = facts.get(case.key)
+        if known is not None:
+            sides.setdefault(known.fingerprint, set()).add(case.side)
+    mixed = {print_ for print_, s in sides.items() if "train" in s and len(s) > 1}
+    return sorted(key for key, f in facts.items() if f.fingerprint in mixed)

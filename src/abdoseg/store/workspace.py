@@ -1,0 +1,274 @@
+"""The workspace: one folder with the harmonised cases, the views and the runs.
+
+``abdoseg.toml`` holds its settings, ``sources/<card>.zarr`` one group a case, ``sources/<card>.ingest.json``
+what the last ingest could not take, ``views/<name>.json`` the recipe of a sparse view, ``runs/<name>/`` a
+training run.
+"""
+
+import os
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from abdoseg.anatomy import ABDOMEN, Anatomy
+from abdoseg.case import Case, CaseFacts, Foreground
+from abdoseg.errors import ConfigError, WorkspaceError, unknown_name
+from abdoseg.store import arrays
+from abdoseg.views import FULL_VIEW, View
+from abdoseg.windows import Windows
+
+WORKSPACE_VERSION = 1
+SETTINGS_FILE = "abdoseg.toml"
+
+
+class Settings(BaseModel):
+    """What all cases of a workspace share; fixed when the workspace is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = Field(default=WORKSPACE_VERSION, description="format of the workspace")
+    structures: tuple[str, ...] = Field(default=ABDOMEN.names, description="structures in channel order")
+    spacing_mm: float = Field(default=2.0, gt=0, le=50, description="isotropic target spacing")
+    windows: Windows = Field(default=Windows(), description="intensities that become 0 and 1")
+    split_seed: int = Field(default=0, ge=0, description="seed of the train/val/test split")
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """The structures, parsed."""
+        return ABDOMEN.subset(self.structures)
+
+
+class IngestRecord(BaseModel):
+    """What the last ingest of a source could not take."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    card_digest: str = Field(description="hash of the card the cases were read by")
+    quarantined: dict[str, str] = Field(default={}, description="case -> reason")
+    skipped: dict[str, int] = Field(default={}, description="reason -> images passed over by design")
+
+
+class Workspace:
+    """A workspace on disk; cheap to make, reads when asked."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path = path
+        self.settings = settings
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Workspace":
+        """Open an existing workspace.
+
+        Raises
+        ------
+        WorkspaceError
+            If there is none, or its format is another one.
+        """
+        path = _local(path)
+        file = path / SETTINGS_FILE
+        if not file.is_file():
+            msg = f"{path}: no workspace here; `abdoseg ingest CARD FOLDER` makes one, or choose one with --workspace"
+            raise WorkspaceError(msg)
+        return cls(path, _read_settings(file))
+
+    @classmethod
+    def create(cls, path: Path | str, settings: Settings | None = None) -> "Workspace":
+        """Open the workspace at ``path``, or make one with ``settings`` (default: the paper's).
+
+        Raises
+        ------
+        WorkspaceError
+            If the folder cannot be written.
+        ConfigError
+            If a workspace with other settings stands there.
+        """
+        path = _local(path)
+        if (path / SETTINGS_FILE).is_file():
+            workspace = cls.open(path)
+            if settings is not None and settings != workspace.settings:
+                raise ConfigError(f"{path}: a workspace with other settings is there; choose another folder")
+            return workspace
+        settings = settings or Settings()
+        try:
+            for name in ("sources", "views", "runs"):
+                (path / name).mkdir(parents=True, exist_ok=True)
+            write_text(path / SETTINGS_FILE, tomli_w.dumps(settings.model_dump(mode="json")))
+        except OSError as error:
+            raise WorkspaceError(f"{path}: cannot make a workspace ({error.strerror}); check the path") from error
+        return cls(path, settings)
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """Structures in channel order."""
+        return self.settings.anatomy
+
+    @property
+    def runs_folder(self) -> Path:
+        """Folder with one folder a run."""
+        return self.path / "runs"
+
+    @property
+    def incoming(self) -> Path:
+        """Folder in which cases are built before they appear."""
+        return self.path / "sources" / ".incoming"
+
+    def source_folder(self, source: str) -> Path:
+        """Folder of a source's Zarr group."""
+        return self.path / "sources" / f"{source}.zarr"
+
+    def case_folder(self, key: str) -> Path:
+        """Folder of the case ``source/case``."""
+        source, _, case = key.partition("/")
+        return self.source_folder(source) / case
+
+    def sources(self) -> list[str]:
+        """Ids of the sources that hold at least one case."""
+        folders = sorted((self.path / "sources").glob("*.zarr"))
+        return [f.name.removesuffix(".zarr") for f in folders if any(arrays.is_case(c) for c in f.iterdir())]
+
+    def case_keys(self, sources: Iterable[str] | None = None) -> list[str]:
+        """Keys ``source/case`` of all cases, sorted.
+
+        Raises
+        ------
+        UnknownNameError
+            If a named source is not in the workspace.
+        """
+        known = self.sources()
+        chosen = known if sources is None else list(sources)
+        for source in chosen:
+            if source not in known:
+                raise unknown_name("source", source, known, "`abdoseg status` shows what the workspace holds.")
+        folders = [c for s in chosen for c in sorted(self.source_folder(s).iterdir()) if c.is_dir()]
+        return [f"{c.parent.name.removesuffix('.zarr')}/{c.name}" for c in folders if arrays.is_case(c)]
+
+    def facts(self, sources: Iterable[str] | None = None) -> list[CaseFacts]:
+        """Facts of all cases of ``sources`` (default: all), sorted by key."""
+        return [self.read_facts(key) for key in self.case_keys(sources)]
+
+    def read_facts(self, key: str) -> CaseFacts:
+        """Facts of one case, without its voxels."""
+        return arrays.read_facts(self.case_folder(key))
+
+    def read_case(self, key: str) -> Case:
+        """One case with its voxels."""
+        return arrays.read_case(self.case_folder(key))
+
+    def read_foreground(self, key: str) -> Foreground:
+        """Labelled voxels of one case."""
+        return arrays.read_foreground(self.case_folder(key))
+
+    def remove(self, source: str, case: str | None = None) -> list[str]:
+        """Remove one case, or a whole source with its record; return the keys removed."""
+        keys = [k for k in self.case_keys([source]) if case is None or k == f"{source}/{case}"]
+        if not keys:
+            known = [k.partition("/")[2] for k in self.case_keys([source])]
+            raise unknown_name(f"case of {source}", str(case), known[:20])
+        for key in keys:
+            shutil.rmtree(self.case_folder(key))
+        if case is None:
+            shutil.rmtree(self.source_folder(source), ignore_errors=True)
+            self._record_file(source).unlink(missing_ok=True)
+        return keys
+
+    # -- what an ingest could not take ---------------------------------------------------------------------------
+
+    def _record_file(self, source: str) -> Path:
+        return self.path / "sources" / f"{source}.ingest.json"
+
+    def write_record(self, record: IngestRecord) -> None:
+        """Save what the last ingest of a source could not take."""
+        write_text(self._record_file(record.source), record.model_dump_json(indent=1))
+
+    def records(self) -> dict[str, IngestRecord]:
+        """Return the records of all sources, by source."""
+        files = sorted((self.path / "sources").glob("*.ingest.json"))
+        records = [IngestRecord.model_validate_json(file.read_text(encoding="utf-8")) for file in files]
+        return {record.source: record for record in records}
+
+    # -- views ---------------------------------------------------------------------------------------------------
+
+    def views(self) -> list[View]:
+        """All sparse views, by name."""
+        files = sorted((self.path / "views").glob("*.json"))
+        return [View.model_validate_json(file.read_text(encoding="utf-8")) for file in files]
+
+    def view(self, name: str) -> View | None:
+        """Return the view called ``name``; ``None`` for the full view.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such view.
+        """
+        if name == FULL_VIEW:
+            return None
+        views = {view.name: view for view in self.views()}
+        if name not in views:
+            raise unknown_name("view", name, [FULL_VIEW, *views], "`abdoseg sparsify` makes one.")
+        return views[name]
+
+    def save_view(self, view: View) -> None:
+        """Write a view's recipe; the same name with another recipe is refused."""
+        existing = {v.name: v for v in self.views()}.get(view.name)
+        if existing is not None and existing != view:
+            raise ConfigError(f"view {view.name}: exists with other settings; choose another --name")
+        write_text(self.path / "views" / f"{view.name}.json", view.model_dump_json(indent=1))
+
+    def active_view_name(self) -> str:
+        """Name of the view that ``train`` uses; ``"full"`` when none was made."""
+        file = self.path / "views" / "ACTIVE"
+        return file.read_text(encoding="utf-8").strip() if file.is_file() else FULL_VIEW
+
+    def activate_view(self, name: str) -> None:
+        """Make a view, or ``"full"``, the active one."""
+        self.view(name)
+        write_text(self.path / "views" / "ACTIVE", name + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises
+    ------
+    WorkspaceError
+        If it cannot be written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary is not None:
+            with suppress(OSError):
+                Path(temporary).unlink()
+        raise WorkspaceError(f"{path}: cannot be written ({error.strerror}); check space and permissions") from error
+
+
+def _local(path: Path | str) -> Path:
+    if "://" in str(path) or str(path).startswith("s3:/"):
+        raise ConfigError(f"{path}: workspaces on object storage are not supported yet; give a local folder")
+    return Path(path)
+
+
+def _read_settings(file: Path) -> Settings:
+    try:
+        settings = Settings.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise WorkspaceError(f"{file}: cannot be read ({reason}); mend it or choose another workspace") from error
+    if settings.version != WORKSPACE_VERSION:
+        msg = f"{file}: workspace format {settings.version}, expected {WORKSPACE_VERSION}; use the abdoseg that made it"
+        raise WorkspaceError(msg)
+    return settings

@@ -1,0 +1,27 @@
+"""Names for array shapes and for the words that the whole package shares."""
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[Any]
+"""``(X, Y, Z)``, RAS+; any real dtype."""
+
+Label = NDArray[np.uint8]
+"""``(X, Y, Z)``: structure id, 0 background, :data:`UNKNOWN_LABEL` where nobody knows."""
+
+Affine = NDArray[np.float64]
+"""``(4, 4)``: voxel index to millimetres, RAS+."""
+
+Modality = Literal["CT", "MR"]
+"""What the scanner measured."""
+
+SplitName = Literal["train", "val", "test"]
+"""The side of the split a case is on."""
+
+UNKNOWN_LABEL = 255
+"""Label of a voxel about which the annotation says nothing; it becomes a group with an empty row."""
+
+OUTSIDE_GROUP = -1
+"""Group of padding: voxels outside the image, which count in no term."""

@@ -1,0 +1,193 @@
+"""Sliding windows: nothing is lost, nothing shows a seam, and MONAI gets the same."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.inferers import sliding_window_inference
+from torch import nn
+
+from abdoseg.errors import ConfigError, RunError
+from abdoseg.inference import InferenceSettings, sliding_window_logits, windows_of
+
+
+class Pointwise(nn.Module):
+    """The image and its negative: knows nothing about where it is."""
+
+    def forward(self, x):
+        return torch.cat([x, -x], dim=1)
+
+
+class Constant(nn.Module):
+    def forward(self, x):
+        return torch.tensor([0.5, -1.0, 3.0]).view(1, 3, 1, 1, 1).expand(len(x), 3, *x.shape[2:])
+
+
+def an_image(shape, seed=0):
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+sides = st.tuples(*[st.integers(1, 20)] * 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=sides,
+    patch=st.tuples(*[st.integers(2, 12)] * 3),
+    overlap=st.floats(0, 0.7),
+    weights=st.sampled_from(["gaussian", "constant"]),
+    batch=st.integers(1, 3),
+)
+def test_pointwise_network_has_no_seams(shape, patch, overlap, weights, batch):
+    image = an_image(shape)
+    before = image.copy()
+    chosen = InferenceSettings(patch, overlap=overlap, weights=weights, batch=batch)
+    scores = sliding_window_logits(Pointwise(), image, chosen)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, np.stack([image, -image]), rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize("average", ["logits", "softmax"])
+def test_constant_network_stays_constant(average):
+    scores = sliding_window_logits(Constant(), an_image((11, 20, 9)), InferenceSettings((8, 8, 8), average=average))
+    expected = torch.tensor([0.5, -1.0, 3.0])
+    expected = expected.softmax(0) if average == "softmax" else expected
+    np.testing.assert_allclose(
+        scores, np.broadcast_to(expected.numpy()[:, None, None, None], (3, 11, 20, 9)), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("weights", ["gaussian", "constant"])
+@pytest.mark.parametrize("shape", [(20, 17, 31), (5, 17, 9)])
+def test_equals_monai(shape, weights):
+    torch.manual_seed(0)
+    network = nn.Conv3d(1, 4, 3, padding=1).eval()
+    image = an_image(shape)
+    chosen = InferenceSettings((12, 8, 10), overlap=0.5, weights=weights, batch=2)
+    ours = sliding_window_logits(network, image, chosen)
+    with torch.inference_mode():
+        theirs = sliding_window_inference(
+            torch.from_numpy(image)[None, None], (12, 8, 10), 1, network, overlap=0.5, mode=weights
+        )
+    np.testing.assert_allclose(ours, theirs[0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_softmax_averages_probabilities():
+    torch.manual_seed(0)
+    network = nn.Conv3d(1, 3, 3, padding=1)
+    chosen = InferenceSettings((8, 8, 8), average="softmax")
+    scores = sliding_window_logits(network, an_image((8, 8, 13)), chosen)
+    np.testing.assert_allclose(scores.sum(0), 1, rtol=1e-5)
+    logits = sliding_window_logits(network, an_image((8, 8, 8)), InferenceSettings((8, 8, 8)))
+    one_window = sliding_window_logits(network, an_image((8, 8, 8)), chosen)
+    np.testing.assert_allclose(one_window, torch.from_numpy(logits).softmax(0).numpy(), rtol=1e-5)
+
+
+def test_padding_is_zero_and_on_both_sides():
+    seen = []
+
+    class Spy(nn.Module):
+        def forward(self, x):
+            seen.append(x.clone())
+            return x
+
+    image = 0.5 + an_image((4, 8, 7))
+    scores = sliding_window_logits(Spy(), image, InferenceSettings((9, 8, 8)))
+    (patch,) = seen
+    assert patch.shape == (1, 1, 9, 8, 8)
+    np.testing.assert_array_equal(patch[0, 0, 2:6, :, :7].numpy(), image)
+    assert float(patch.sum()) == pytest.approx(float(image.sum()), rel=1e-6)
+    np.testing.assert_allclose(scores[0], image, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "overlap", "count"),
+    [((8, 8, 8), 0.5, 1), ((3, 8, 12), 0.5, 2), ((9, 8, 8), 0.5, 2), ((16, 16, 16), 0.5, 27), ((16, 24, 8), 0, 6)],
+)
+def test_window_count(shape, overlap, count):
+    windows = windows_of(shape, InferenceSettings((8, 8, 8), overlap=overlap))
+    assert len(windows) == count
+    assert all(s.stop <= max(n, 8) for w in windows for s, n in zip(w, shape, strict=True))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_progress_counts_every_window(batch):
+    calls = []
+    chosen = InferenceSettings((8, 8, 8), batch=batch)
+    sliding_window_logits(Pointwise(), an_image((16, 12, 20)), chosen, lambda done, total: calls.append((done, total)))
+    total = len(windows_of((16, 12, 20), chosen))
+    assert calls == [(i, total) for i in range(1, total + 1)]
+
+
+def test_network_is_evaluated_and_left_as_it_was():
+    network = nn.Sequential(nn.Conv3d(1, 2, 1), nn.Dropout(0.5), nn.BatchNorm3d(2))
+    network[2].eval()  # a frozen norm must stay frozen
+    chosen = InferenceSettings((8, 8, 8))
+    first, second = (sliding_window_logits(network, an_image((10, 9, 8)), chosen) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert [module.training for module in network] == [True, True, False]
+    assert network.training
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_batch_does_not_matter():
+    torch.manual_seed(1)
+    network = nn.Conv3d(1, 3, 3, padding=1)
+    one, five = (
+        sliding_window_logits(network, an_image((14, 9, 17)), InferenceSettings((8, 8, 8), batch=b)) for b in (1, 5)
+    )
+    np.testing.assert_allclose(one, five, rtol=1e-4, atol=1e-6)
+
+
+def test_non_finite_output_is_an_error():
+    class Diverged(nn.Module):
+        def forward(self, x):
+            return torch.cat([x, x / 0], dim=1)
+
+    with pytest.raises(RunError, match="NaN or infinite"):
+        sliding_window_logits(Diverged(), an_image((8, 8, 8)), InferenceSettings((8, 8, 8)))
+
+
+def test_network_that_changes_the_size_is_refused():
+    with pytest.raises(ValueError, match="became"):
+        sliding_window_logits(nn.AvgPool3d(2), an_image((8, 8, 8)), InferenceSettings((8, 8, 8)))
+
+
+def test_flipped_and_read_only_images_are_taken():
+    image = an_image((9, 8, 10))
+    view = image[::-1]
+    view.flags.writeable = False
+    scores = sliding_window_logits(Pointwise(), view, InferenceSettings((8, 8, 8)))
+    np.testing.assert_allclose(scores[0], view, rtol=1e-5)
+    tensor = sliding_window_logits(Pointwise(), torch.from_numpy(image), InferenceSettings((8, 8, 8)))
+    np.testing.assert_array_equal(tensor, sliding_window_logits(Pointwise(), image, InferenceSettings((8, 8, 8))))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8, 8)])
+def test_image_must_be_a_volume(shape):
+    with pytest.raises(ValueError, match=r"expected \(X, Y, Z\)"):
+        sliding_window_logits(Pointwise(), an_image(shape), InferenceSettings((8, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"patch_shape": (8, 0, 8)},
+        {"overlap": 1.0},
+        {"overlap": -0.1},
+        {"weights": "linear"},
+        {"batch": 0},
+        {"average": "labels"},
+        {"restore": "nearest"},
+    ],
+)
+def test_settings_out_of_range(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        InferenceSettings(**{"patch_shape": (8, 8, 8), **wrong})
+
+
+def test_unknown_device():
+    with pytest.raises(ConfigError, match="device 'tpux'"):
+        sliding_window_logits(Pointwise(), an_image((8, 8, 8)), InferenceSettings((8, 8, 8), device="tpux"))
