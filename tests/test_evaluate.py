@@ -201,6 +201,12 @@ def test_folders(folders):
     assert values == pytest.approx({"a": 100 * 4 / 6, "b": 100.0})
 
 
+def test_spacing_of_files_is_their_own(folders):
+    scores = evaluate_folders(*folders, anatomy=ORGANS, settings=EvalSettings(metrics=("volume_error",))).scores
+    errors = {s.subject: s.value for s in scores if s.structure == "liver"}
+    assert errors == pytest.approx({"a": 2.0, "b": 0.0})  # 200 voxels of 1 x 2 x 5 mm
+
+
 def test_pairs_show_progress(folders):
     pairs, _ = pair_folders(*folders)
     progress = Count()

@@ -191,3 +191,13 @@ def test_settings_out_of_range(wrong):
 def test_unknown_device():
     with pytest.raises(ConfigError, match="device 'tpux'"):
         sliding_window_logits(Pointwise(), an_image((8, 8, 8)), InferenceSettings((8, 8, 8), device="tpux"))
+
+
+def test_scores_move_to_main_memory_where_the_device_has_no_room(monkeypatch):
+    def full(*args):
+        raise torch.OutOfMemoryError
+
+    expected = sliding_window_logits(Pointwise(), an_image((9, 10, 8)), InferenceSettings((8, 8, 8)))
+    monkeypatch.setattr(torch.Tensor, "new_zeros", full)
+    scores = sliding_window_logits(Pointwise(), an_image((9, 10, 8)), InferenceSettings((8, 8, 8)))
+    np.testing.assert_array_equal(scores, expected)

@@ -51,6 +51,12 @@ def mostly_tissue():
     return array
 
 
+def little_air():
+    array = normal(40, 30)
+    array[0, :24] = -1000  # 1.5 %
+    return array
+
+
 def clipped_ct():
     return np.maximum(body_ct(), -800)
 
@@ -62,11 +68,12 @@ def clipped_ct():
         normal(0, 1),
         mr_phase(),
         mostly_tissue(),
+        little_air(),
         clipped_ct(),
         normal(0, 600),
         np.zeros(SHAPE),
     ],
-    ids=["magnitude", "normalised", "phase", "no air", "clipped", "wide noise", "empty"],
+    ids=["magnitude", "normalised", "phase", "no air", "little air", "clipped", "wide noise", "empty"],
 )
 def test_not_plain_is_a_question(array):
     with pytest.raises(ConfigError, match=r"--modality ct\|mr"):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from abdoseg import patches as patches_module
 from abdoseg.annotation import Annotation
 from abdoseg.augmentation.affine import NO_AFFINE
 from abdoseg.case import Case, CaseFacts, Foreground
@@ -24,6 +25,7 @@ from abdoseg.patches import (
     find_candidates,
     foreground_bytes,
 )
+from abdoseg.sampling import Purpose, stream
 from abdoseg.views import View
 
 N = 4
@@ -175,6 +177,16 @@ def test_rows_are_no_more_than_needed():
             assert empty <= 1
 
 
+def test_empty_rows_of_a_source_become_one():
+    """A source may number its undrawn slices one by one; no term tells them apart, from unknown voxels neither."""
+    rows = np.zeros((SHAPE[2], N), dtype=bool)
+    rows[::5] = True
+    shown = Annotation(rows, {2: np.arange(SHAPE[2], dtype=np.int32)})
+    case = make_case("source", shown, unknown=True)
+    patches = PatchStream([(case.facts, shown)], FakeReader([case]), PLAIN)
+    assert {int((~patches.example(t).annotated.any(axis=1)).sum()) for t in range(20)} == {1}
+
+
 @pytest.mark.parametrize("fraction", [0.3, 1.0])
 def test_annotated_slices_are_not_merged(fraction):
     """The dice term is per slice: a crop has as many annotated groups as annotated slices."""
@@ -237,6 +249,14 @@ def test_voxel_and_rotation_have_streams_of_their_own():
         a, b = plain.example(t), turned.example(t)
         assert (a.case, a.structure, a.centre) == (b.case, b.structure, b.centre)
         assert not np.array_equal(a.image, b.image)
+
+
+def test_each_purpose_has_its_own_numbers(monkeypatch):
+    """A rotation that reuses the voxel's numbers would turn every place its own way."""
+    asked = []
+    monkeypatch.setattr(patches_module, "stream", lambda *where: asked.append(where) or stream(*where))
+    stream_of(TURNED).example(7)
+    assert sorted(asked) == [(3, 7, Purpose.VOXEL), (3, 7, Purpose.SPACE)]
 
 
 def test_random_sampler_draws_any_voxel():

@@ -85,6 +85,10 @@ def test_latex():
     ]
 
 
+def test_latex_rules_stand_only_before_rows_that_sum_up():
+    assert format_rows([ROWS[0], ROWS[0], ROWS[1], ROWS[1], ROWS[0]], "latex").count(r"\midrule") == 2
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_no_rows_are_a_table_without_rows(name):
     assert format_rows([], name)

@@ -120,12 +120,12 @@ def from_canonical(array: NDArray[Any], native_affine: Affine) -> NDArray[Any]:
 def harmonised_grid(shape: Sequence[int], affine: Affine, spacing_mm: float) -> Grid:
     """Return the isotropic grid that covers a canonical scan.
 
-    The first voxel centre stays where it is and ``n' = round((n - 1) s / s') + 1`` voxels follow (MONAI's
+    The first voxel centre stays where it is and ``n' = round((n - 1) s / s' + 1)`` voxels follow (MONAI's
     ``Spacing`` uses the same grid), so index ``i`` of the new grid is index ``i s' / s`` of the old one.
     """
     spacing = np.array(spacing_of(affine))
     extent = (np.asarray(shape) - 1) * spacing
-    n = np.round(extent / spacing_mm).astype(int) + 1
+    n = np.round(extent / spacing_mm + 1).astype(int)
     new = affine.copy()
     new[:3, :3] = affine[:3, :3] / spacing * spacing_mm
     return Grid((int(n[0]), int(n[1]), int(n[2])), new)

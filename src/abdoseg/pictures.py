@@ -54,7 +54,7 @@ def save_overlays(path: Path, panels: Sequence[Panel], anatomy: Anatomy) -> None
             axis.set_axis_off()
         _draw_row(row, panel, anatomy)
     handles = [Patch(color=s.colour, label=s.title) for s in anatomy.structures]
-    figure.legend(handles=handles, loc="outside lower center", ncols=8, fontsize=6.5, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=6.5, frameon=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=130)

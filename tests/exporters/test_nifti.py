@@ -189,3 +189,11 @@ def test_exporter_by_suffix(tmp_path, name):
 def test_unknown_suffix_lists_the_known(tmp_path, name):
     with pytest.raises(ConfigError, match=r"\.nii\.gz or \.nii"):
         exporter_for(tmp_path / name)
+
+
+def test_capital_suffix_is_written(tmp_path, label):
+    path = tmp_path / "A.NII.GZ"
+    assert write_label_map(label, np.eye(4), path, ABDOMEN) == (path, tmp_path / "A.labels.json")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["A.NII.GZ", "A.labels.json"]
+    assert path.read_bytes()[:2] == b"\x1f\x8b"
+    np.testing.assert_array_equal(np.asanyarray(nib.load(path).dataobj), label)

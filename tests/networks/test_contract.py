@@ -185,7 +185,6 @@ def test_checkpointing_changes_nothing_but_memory(built, name):
             logits = network(x)
         logits.square().mean().backward()
         saved.append(kept[0])
-    weights = sum(p.numel() for p in plain.parameters())
-    assert saved[1] < 0.6 * saved[0] or saved[1] < weights
+    assert saved[1] < 0.6 * saved[0]
     for a, b in zip(plain.parameters(), checkpointed.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)

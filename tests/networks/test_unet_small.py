@@ -17,14 +17,16 @@ def test_it_learns_a_cube_in_a_few_steps():
     label[1, 5:13, 6:14, 2:10] = 2
     x = label[:, None] * 0.4 + torch.rand(2, 1, 16, 16, 16) * 0.2
     group, annotated = torch.zeros_like(label), torch.ones(2, 1, 2, dtype=torch.bool)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3)
-    for _ in range(25):
+    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(40):
         optimiser.zero_grad()
         loss = disambiguation_loss(network(x), label, group, annotated)
         loss.backward()
         optimiser.step()
-    assert loss < 0.3
-    assert (network(x).argmax(1) == label).float().mean() > 0.97
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    assert (network(x).argmax(1) == label).float().mean() > 0.99
 
 
 @pytest.mark.parametrize("sides", [(17, 16, 16), (8, 8, 8)])

@@ -226,10 +226,14 @@ def _merged_log_probability(log_p: Tensor, target: Tensor, slot: Tensor, known: 
     structure = known.clone()
     structure[:, :, 0] = False
     if known.shape[1] == 2:  # one group: every voxel that counts has the same row
-        hidden = structure[:, 1, :, None]
+        merged = [
+            example.index_select(0, (~row).nonzero().squeeze(1)).logsumexp(dim=0)
+            for example, row in zip(log_p, structure[:, 1], strict=True)
+        ]
+        background = torch.stack(merged)
     else:
         hidden = structure.mT.gather(2, slot[:, None].expand(-1, known.shape[2], -1))
-    background = log_p.masked_fill(hidden, -torch.inf).logsumexp(dim=1)
+        background = log_p.masked_fill(hidden, -torch.inf).logsumexp(dim=1)
     own = log_p.gather(1, target[:, None]).squeeze(1)
     return torch.where(target == 0, background, own)
 
