@@ -1,6 +1,11 @@
 """Small sources in native layouts, made by the tests: no scan is needed to test the line."""
 
 import os
+
+# Before anything loads torch or numba: two test processes share two cores, and threads that wait for each other spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+
 from collections.abc import Callable
 from pathlib import Path
 

@@ -12,7 +12,7 @@ from abdoseg.annotation import Annotation
 from abdoseg.cards import load_card
 from abdoseg.case import CaseFacts
 from abdoseg.errors import AbdosegError, CardError, CaseError, UnknownNameError
-from abdoseg.evaluate import (
+from abdoseg.steps.evaluate import (
     EvalSettings,
     Outcome,
     evaluate_cases,
@@ -134,10 +134,10 @@ class Count:
     def __init__(self):
         self.total, self.done = 0, []
 
-    def start(self, total, title):  # noqa: ARG002
+    def start(self, total, title):
         self.total = total
 
-    def advance(self, amount=1, note=""):  # noqa: ARG002
+    def advance(self, amount=1, note=""):
         self.done.append(note)
 
     def say(self, text):

@@ -14,7 +14,7 @@ from abdoseg.anatomy import ABDOMEN
 from abdoseg.cards import load_card
 from abdoseg.case import Foreground
 from abdoseg.errors import CardError, ConfigError, WorkspaceError
-from abdoseg.ingest import ingest, worker_pool
+from abdoseg.steps.ingest import ingest, worker_pool
 from abdoseg.store import Settings, Workspace
 from tests.conftest import LPS, body, word_case, write_nifti
 
@@ -163,21 +163,30 @@ def _truncate(path: Path) -> None:
 
 
 FAULTS = {
-    "image without label": (lambda i, l: l.unlink(), "an image without a label"),
-    "label without image": (lambda i, l: i.unlink(), "a label without an image"),
-    "shapes differ": (lambda i, l: _rewrite(l, lambda a, m: (a[:-1], m)), "expected the image's"),
-    "affines differ": (lambda i, l: _rewrite(l, _shift), "voxels away from the image"),
-    "four axes": (lambda i, l: _rewrite(i, lambda a, m: (np.stack([a, a], -1), m)), "expected 3-D"),
-    "NaN in the image": (lambda i, l: _rewrite(i, _nan), "1 voxels are NaN"),
-    "NaN in the label": (lambda i, l: _rewrite(l, _nan), "NaN or infinite label"),
-    "unknown label value": (lambda i, l: _rewrite(l, _unknown), "label values 99 are not in card word"),
-    "fractions": (lambda i, l: _rewrite(l, lambda a, m: (a + np.float32(0.4), m)), "fractions among the label"),
-    "negative label": (lambda i, l: _rewrite(l, lambda a, m: (a.astype(np.int16) - 1, m)), "expected 0..65535"),
-    "truncated image": (lambda i, l: _truncate(i), "word_0002.nii.gz"),
-    "truncated label": (lambda i, l: _truncate(l), "word_0002.nii.gz"),
-    "empty file": (lambda i, l: i.write_bytes(b""), "word_0002.nii.gz"),
-    "text file": (lambda i, l: l.write_text("hello"), "word_0002.nii.gz"),
-    "sheared": (lambda i, l: _rewrite(i, lambda a, m: (a, m + np.eye(4, k=1) * [1, 1, 0, 0])), "off orthonormal"),
+    "image without label": (lambda image, label: label.unlink(), "an image without a label"),
+    "label without image": (lambda image, label: image.unlink(), "a label without an image"),
+    "shapes differ": (lambda image, label: _rewrite(label, lambda a, m: (a[:-1], m)), "expected the image's"),
+    "affines differ": (lambda image, label: _rewrite(label, _shift), "voxels away from the image"),
+    "four axes": (lambda image, label: _rewrite(image, lambda a, m: (np.stack([a, a], -1), m)), "expected 3-D"),
+    "NaN in the image": (lambda image, label: _rewrite(image, _nan), "1 voxels are NaN"),
+    "NaN in the label": (lambda image, label: _rewrite(label, _nan), "NaN or infinite label"),
+    "unknown label value": (lambda image, label: _rewrite(label, _unknown), "label values 99 are not in card word"),
+    "fractions": (
+        lambda image, label: _rewrite(label, lambda a, m: (a + np.float32(0.4), m)),
+        "fractions among the label",
+    ),
+    "negative label": (
+        lambda image, label: _rewrite(label, lambda a, m: (a.astype(np.int16) - 1, m)),
+        "expected 0..65535",
+    ),
+    "truncated image": (lambda image, label: _truncate(image), "word_0002.nii.gz"),
+    "truncated label": (lambda image, label: _truncate(label), "word_0002.nii.gz"),
+    "empty file": (lambda image, label: image.write_bytes(b""), "word_0002.nii.gz"),
+    "text file": (lambda image, label: label.write_text("hello"), "word_0002.nii.gz"),
+    "sheared": (
+        lambda image, label: _rewrite(image, lambda a, m: (a, m + np.eye(4, k=1) * [1, 1, 0, 0])),
+        "off orthonormal",
+    ),
 }
 
 

@@ -17,8 +17,8 @@ from abdoseg.case import Case, CaseFacts
 from abdoseg.errors import CaseError, ConfigError, RunError, UnknownNameError, WorkspaceError
 from abdoseg.geometry import axis_codes
 from abdoseg.inference import InferenceSettings
-from abdoseg.predict import STAGES, SegmentationModel, predict_file, segment_case, segment_scan
 from abdoseg.readers import read_scan
+from abdoseg.steps.predict import STAGES, SegmentationModel, predict_file, segment_case, segment_scan
 from abdoseg.windows import Windows
 
 THREE = ABDOMEN.subset(("spleen", "right_kidney", "liver"))
@@ -193,10 +193,10 @@ class Watcher:
     def __init__(self):
         self.total, self.done, self.lines = 0, 0, []
 
-    def start(self, total, title):  # noqa: ARG002 -- the protocol's
+    def start(self, total, title):
         self.total += total
 
-    def advance(self, amount=1, note=""):  # noqa: ARG002 -- the protocol's
+    def advance(self, amount=1, note=""):
         self.done += amount
 
     def say(self, text):
@@ -216,7 +216,7 @@ def forbidden(*args):
 
 
 class Never(nn.Module):
-    def forward(self, x):  # noqa: ARG002
+    def forward(self, x):
         forbidden()
 
 

@@ -82,14 +82,14 @@ def test_truncated_gzip_is_told(tmp_path):
         tmp_path / "a.nii.gz", np.random.default_rng(0).integers(0, 99, (30, 30, 30)).astype(np.int16), np.eye(4)
     )
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(CaseError, match="a.nii.gz"):
+    with pytest.raises(CaseError, match=r"a\.nii\.gz"):
         read_scan(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a scan at all", gzip.compress(b"not a scan either")])
 def test_other_files_are_told(tmp_path, content):
     (tmp_path / "a.nii.gz").write_bytes(content)
-    with pytest.raises(CaseError, match="a.nii.gz"):
+    with pytest.raises(CaseError, match=r"a\.nii\.gz"):
         read_scan(tmp_path / "a.nii.gz")
 
 

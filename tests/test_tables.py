@@ -10,7 +10,7 @@ from rich.console import Console
 from abdoseg.anatomy import ABDOMEN
 from abdoseg.cli._tables import rich_table
 from abdoseg.errors import UnknownNameError
-from abdoseg.evaluate import Outcome, Row, Score, summarise
+from abdoseg.steps.evaluate import Outcome, Row, Score, summarise
 from abdoseg.tables import FORMATS, format_rows
 
 ROWS = [

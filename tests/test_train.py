@@ -13,11 +13,11 @@ from abdoseg.cards import load_card
 from abdoseg.checkpoints import load_tensors
 from abdoseg.config import TrainConfig, make_config
 from abdoseg.errors import ConfigError, RunError, UnknownNameError
-from abdoseg.ingest import ingest
 from abdoseg.runs import freeze, list_runs, load_run, open_run, start_run
-from abdoseg.sparsify import sparsify
+from abdoseg.steps.ingest import ingest
+from abdoseg.steps.sparsify import sparsify
+from abdoseg.steps.train import open_stream, train, training_cases
 from abdoseg.store import Settings, Workspace
-from abdoseg.train import open_stream, train, training_cases
 
 TINY = {"steps": 20, "patch": (16, 16, 16), "batch": 2, "log_every": 5}
 
@@ -39,12 +39,12 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 def assert_equal_to_the_bit(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert a.keys() == b.keys()
-    for key in a:
-        assert torch.equal(a[key], b[key]), key
+    for key, value in a.items():
+        assert torch.equal(value, b[key]), key
 
 
 def _train_and_die(path: str) -> None:
-    from abdoseg import train as module
+    from abdoseg.steps import train as module
 
     real = module._Trainer._update
 
@@ -200,7 +200,7 @@ def test_nothing_to_learn_from_is_told(tmp_path, workspace):
         load_run(workspace)
     with pytest.raises(UnknownNameError, match="run 'x' is not known"):
         load_run(workspace, "x")
-    with pytest.raises(UnknownNameError, match="source 'wrod' is not known. Did you mean word"):
+    with pytest.raises(UnknownNameError, match=r"source 'wrod' is not known\. Did you mean word"):
         train(workspace, config(sources=("wrod",)))
 
 
@@ -224,7 +224,7 @@ def test_wrong_settings_are_told(changes, message):
 def test_unknown_settings_and_presets_propose_near_ones():
     with pytest.raises(UnknownNameError, match="Did you mean learning_rate"):
         make_config("small", {"learning_rat": 1})
-    with pytest.raises(UnknownNameError, match="preset 'papr' is not known. Did you mean paper"):
+    with pytest.raises(UnknownNameError, match=r"preset 'papr' is not known\. Did you mean paper"):
         make_config("papr")
 
 
@@ -251,7 +251,10 @@ def test_methods_differ_where_nothing_is_annotated():
     logits = torch.randn(1, 4, 4, 4, 4, requires_grad=True)
     label = torch.randint(0, 2, (1, 4, 4, 4))
     batch = TorchBatch(
-        torch.zeros(1, 1, 4, 4, 4), label, torch.zeros(1, 4, 4, 4, dtype=torch.long), torch.tensor([[[True, False, False]]])
+        torch.zeros(1, 1, 4, 4, 4),
+        label,
+        torch.zeros(1, 4, 4, 4, dtype=torch.long),
+        torch.tensor([[[True, False, False]]]),
     )
     weights_ = EntropyWeights(0.0, 0.0)
     ours = METHODS["self_disambiguation"].loss()(logits, batch, weights_)

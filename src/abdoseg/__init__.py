@@ -17,13 +17,13 @@ _PUBLIC = {
     "Workspace": "store",
     "disambiguation_loss": "losses",
     "disambiguation_terms": "losses",
-    "evaluate_run": "evaluate_run",
-    "ingest": "ingest",
+    "evaluate_run": "steps.evaluate_run",
+    "ingest": "steps.ingest",
     "load_card": "cards",
     "load_run": "runs",
-    "predict_file": "predict",
-    "sparsify": "sparsify",
-    "train": "train",
+    "predict_file": "steps.predict",
+    "sparsify": "steps.sparsify",
+    "train": "steps.train",
     "write_phantoms": "phantom",
 }
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from abdoseg.cards import load_card as load_card
     from abdoseg.config import TrainConfig as TrainConfig
     from abdoseg.errors import AbdosegError as AbdosegError
-    from abdoseg.evaluate_run import evaluate_run as evaluate_run
-    from abdoseg.ingest import ingest as ingest
     from abdoseg.losses import disambiguation_loss as disambiguation_loss
     from abdoseg.losses import disambiguation_terms as disambiguation_terms
     from abdoseg.phantom import write_phantoms as write_phantoms
-    from abdoseg.predict import predict_file as predict_file
     from abdoseg.runs import load_run as load_run
-    from abdoseg.sparsify import sparsify as sparsify
+    from abdoseg.steps.evaluate_run import evaluate_run as evaluate_run
+    from abdoseg.steps.ingest import ingest as ingest
+    from abdoseg.steps.predict import predict_file as predict_file
+    from abdoseg.steps.sparsify import sparsify as sparsify
+    from abdoseg.steps.train import train as train
     from abdoseg.store import Settings as Settings
     from abdoseg.store import Workspace as Workspace
-    from abdoseg.train import train as train
     from abdoseg.views import View as View
 
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605  # one list of public names, not two

@@ -62,6 +62,18 @@ def save_checkpoint(path: Path, network: nn.Module, optimiser: Optimizer, step: 
     save_tensors(path, tensors, {"step": str(step)})
 
 
+def _lay_out_as_parameters(optimiser: Optimizer) -> None:
+    """Give every moment the memory layout of its parameter.
+
+    Files hold contiguous tensors; a fused optimiser walks parameter, gradient and moments by address and would pair
+    the wrong numbers of a channels-last parameter with them.
+    """
+    for parameter, state in optimiser.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
+
+
 def load_checkpoint(path: Path, network: nn.Module, optimiser: Optimizer | None = None) -> int:
     """Restore network and optimiser in place; return the number of optimiser steps done.
 
@@ -83,4 +95,5 @@ def load_checkpoint(path: Path, network: nn.Module, optimiser: Optimizer | None 
                 index, _, name = key.removeprefix(_OPTIMISER).partition(".")
                 state.setdefault(int(index), {})[name] = value
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        _lay_out_as_parameters(optimiser)
     return int(facts["step"])

@@ -4,8 +4,8 @@ import torch
 
 from abdoseg.checkpoints import load_checkpoint, load_tensors
 from abdoseg.errors import RunError
+from abdoseg.model import SegmentationModel
 from abdoseg.networks import build_network
-from abdoseg.predict import SegmentationModel
 from abdoseg.runs import Run
 
 

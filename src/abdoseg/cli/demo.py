@@ -9,7 +9,7 @@ from rich.table import Table
 from abdoseg.cli._console import next_step, out, progress_bar, say
 
 if TYPE_CHECKING:
-    from abdoseg.demo import DemoReport, DemoRow
+    from abdoseg.steps.demo import DemoReport, DemoRow
 
 
 def demo(
@@ -26,8 +26,8 @@ def demo(
     Four sources that annotate different structures, one of them on every fifth slice only; one model for all 16. It
     is scored on held-out phantoms against the complete truth, which no step before has seen.
     """
-    from abdoseg.demo import DemoSettings
-    from abdoseg.demo import demo as run_demo
+    from abdoseg.steps.demo import DemoSettings
+    from abdoseg.steps.demo import demo as run_demo
 
     with progress_bar() as progress:
         report = run_demo(folder, DemoSettings(cases, seed, steps, compare), progress)

@@ -87,8 +87,8 @@ def _settings(absent: str, min_voxels: int) -> "EvalSettings":
 def _run(
     workspace: Path, name: str | None, split: str, device: str, settings: "EvalSettings", progress: "BarProgress"
 ) -> "list[Score]":
-    from abdoseg.evaluate_run import evaluate_run
     from abdoseg.runs import load_run
+    from abdoseg.steps.evaluate_run import evaluate_run
     from abdoseg.store import Workspace
 
     store = Workspace.open(workspace)
@@ -107,7 +107,7 @@ def _folders(
     pred: Path, ref: Path, card: str | None, missing: str, settings: "EvalSettings", progress: "BarProgress"
 ) -> "list[Score]":
     from abdoseg.errors import unknown_name
-    from abdoseg.evaluate import Missing, evaluate_pairs, folder_rules, pair_folders
+    from abdoseg.steps.evaluate import Missing, evaluate_pairs, folder_rules, pair_folders
 
     allowed: dict[str, Missing] = {"error": "error", "zero": "zero", "skip": "skip"}
     if missing not in allowed:

@@ -10,7 +10,7 @@ from rich.table import Table
 from abdoseg.cli._console import DEFAULT_WORKSPACE, WorkspaceOption, next_step, out, progress_bar, say, warn
 
 if TYPE_CHECKING:
-    from abdoseg.ingest import IngestReport
+    from abdoseg.steps.ingest import IngestReport
 
 
 def ingest(
@@ -27,8 +27,8 @@ def ingest(
     repair: what is there is skipped.
     """
     from abdoseg.cards import load_cards
-    from abdoseg.ingest import ingest as run_ingest
-    from abdoseg.ingest import worker_pool
+    from abdoseg.steps.ingest import ingest as run_ingest
+    from abdoseg.steps.ingest import worker_pool
     from abdoseg.store import Workspace
 
     cards = load_cards(card)

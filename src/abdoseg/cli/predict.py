@@ -18,7 +18,7 @@ from abdoseg.cli._console import (
 )
 
 if TYPE_CHECKING:
-    from abdoseg.predict import PredictionReport
+    from abdoseg.steps.predict import PredictionReport
 
 
 def predict(
@@ -32,8 +32,8 @@ def predict(
 ) -> None:
     """Segment a scan on its own grid: one label map, and a side file with the names."""
     from abdoseg.devices import choose_device
-    from abdoseg.predict import predict_file
     from abdoseg.runs import load_run
+    from abdoseg.steps.predict import predict_file
     from abdoseg.store import Workspace
     from abdoseg.trained import load_model
 

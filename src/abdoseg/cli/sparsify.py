@@ -20,7 +20,7 @@ def sparsify(
 
     No voxel is copied. Validation and test cases keep all labels. `--view full` shows all labels again.
     """
-    from abdoseg.sparsify import sparsify as make
+    from abdoseg.steps.sparsify import sparsify as make
     from abdoseg.store import Workspace
     from abdoseg.views import FULL_VIEW
 

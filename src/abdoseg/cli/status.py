@@ -9,7 +9,7 @@ from abdoseg.cli._console import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption,
 
 def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
     """Show what the workspace holds: sources, structures, views and runs."""
-    from abdoseg.status import status as collect
+    from abdoseg.steps.status import status as collect
     from abdoseg.store import Workspace
 
     facts = collect(Workspace.open(workspace))

@@ -45,8 +45,8 @@ def train(
     from abdoseg.config import make_config
     from abdoseg.devices import choose_device
     from abdoseg.runs import freeze
+    from abdoseg.steps.train import train as run_training
     from abdoseg.store import Workspace
-    from abdoseg.train import train as run_training
 
     store = Workspace.open(workspace)
     where = choose_device(device)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from abdoseg.anatomy import Anatomy
 from abdoseg.case import Case
@@ -24,52 +23,16 @@ from abdoseg.inference import InferenceSettings, sliding_window_logits, windows_
 from abdoseg.kernels.resample import positions_between, resample_nearest
 from abdoseg.kernels.restore import argmax_labels, restore_labels
 from abdoseg.modality import decide_modality, modality_warning
+from abdoseg.model import SegmentationModel
 from abdoseg.progress import SILENT, Progress
 from abdoseg.readers import READERS, Scan, read_scan
 from abdoseg.types import Label, Modality
-from abdoseg.windows import Windows
 
 STAGES = ("read", "harmonise", "network", "restore", "write")
 """What a prediction spends its time on, in order."""
 
 SPACING_TOLERANCE_MM = 1e-3
 """A stored case whose spacing is further than this from the model's was harmonised for another one."""
-
-
-@dataclass(frozen=True, eq=False)
-class SegmentationModel:
-    """A trained network and everything needed to use it.
-
-    Parameters
-    ----------
-    network
-        ``(B, 1, X, Y, Z)`` to ``(B, 1 + N, X, Y, Z)``.
-    anatomy
-        The N structures, in channel order.
-    spacing_mm, windows
-        The grid and intensities it was trained on.
-    patch_shape
-        ``(X, Y, Z)`` it was trained on, voxels.
-    device
-        ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
-    name
-        What to call it in messages.
-    inference
-        How to predict when not the usual way; its patch and device then stand for those above.
-    """
-
-    network: nn.Module
-    anatomy: Anatomy
-    spacing_mm: float
-    windows: Windows
-    patch_shape: tuple[int, int, int]
-    device: str = "cpu"
-    name: str = "model"
-    inference: InferenceSettings | None = None
-
-    def settings(self) -> InferenceSettings:
-        """Return how to predict with this model."""
-        return self.inference or InferenceSettings(self.patch_shape, device=self.device)
 
 
 @dataclass(frozen=True)

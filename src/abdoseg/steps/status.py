@@ -6,7 +6,7 @@ from typing import Any
 from abdoseg.annotation import AXES
 from abdoseg.case import CaseFacts
 from abdoseg.runs import Run, list_runs, split_sides
-from abdoseg.sparsify import describe_view
+from abdoseg.steps.sparsify import describe_view
 from abdoseg.store import Workspace
 
 

@@ -15,13 +15,14 @@ from abdoseg.annotation import Annotation
 from abdoseg.case import CaseFacts
 from abdoseg.devices import choose_device
 from abdoseg.errors import ConfigError, RunError, WorkspaceError
-from abdoseg.evaluate import evaluate_cases
 from abdoseg.exporters.nifti import write_label_map
 from abdoseg.metrics import DEFAULTS, EvalSettings, Score
-from abdoseg.predict import SegmentationModel, segment_case
+from abdoseg.model import SegmentationModel
 from abdoseg.progress import SILENT, Progress
 from abdoseg.readers import read_scan
 from abdoseg.runs import Run
+from abdoseg.steps.evaluate import evaluate_cases
+from abdoseg.steps.predict import segment_case
 from abdoseg.store import Workspace
 from abdoseg.trained import load_model
 from abdoseg.types import Label

@@ -164,7 +164,7 @@ class _Trainer:
             torch.manual_seed(config.seed)
             self.network = build_network(config.network, 1 + len(run.anatomy)).to(device)
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.loss: LossFunction = METHODS[config.method].loss()
         self.step = 0

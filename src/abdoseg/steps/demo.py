@@ -17,19 +17,19 @@ from abdoseg.case import Case, CaseFacts
 from abdoseg.config import TrainConfig, make_config
 from abdoseg.devices import choose_device
 from abdoseg.errors import ConfigError
-from abdoseg.evaluate import score_case
 from abdoseg.geometry import Grid, spacing_of
 from abdoseg.harmonise import harmonise_label
-from abdoseg.ingest import ingest
 from abdoseg.phantom import write_phantoms
 from abdoseg.pictures import Panel, save_overlays
-from abdoseg.predict import segment_case
 from abdoseg.progress import SILENT, Progress
 from abdoseg.readers import read_scan
 from abdoseg.runs import Run
-from abdoseg.sparsify import sparsify
+from abdoseg.steps.evaluate import score_case
+from abdoseg.steps.ingest import ingest
+from abdoseg.steps.predict import segment_case
+from abdoseg.steps.sparsify import sparsify
+from abdoseg.steps.train import train
 from abdoseg.store import Settings, Workspace
-from abdoseg.train import train
 from abdoseg.trained import load_model
 from abdoseg.types import Label
 
