@@ -1,0 +1,244 @@
+"""The commands, in process, as a newcomer would type them."""
+
+import json
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests.conftest import body, write_nifti
+
+TINY = ("--steps", 2, "--set", "patch=[16, 16, 16]", "--device", "cpu")
+
+
+@pytest.fixture
+def line(abdoseg, word_source, total_source):
+    """A workspace with two sources and a finished run."""
+    assert abdoseg("ingest", "word", word_source).status == 0
+    assert abdoseg("ingest", "totalsegmentator", total_source).status == 0
+    assert abdoseg("train", *TINY).status == 0
+    return abdoseg
+
+
+def test_the_whole_line(abdoseg, word_source, total_source, tmp_path):
+    out = abdoseg("ingest", "word", word_source)
+    assert out.status == 0
+    assert "abdoseg status" in out.err
+    assert abdoseg("ingest", "totalsegmentator", total_source).status == 0
+    status = json.loads(abdoseg("status", "--json").out)
+    assert [(s["source"], s["cases"], s["test"]) for s in status["sources"]] == [
+        ("totalsegmentator", 2, 1),
+        ("word", 4, 1),
+    ]
+    out = abdoseg("sparsify", "--view", "axial", "--frac", "0.2")
+    assert out.status == 0
+    assert "axial-20" in out.out
+    out = abdoseg("train", *TINY)
+    assert out.status == 0
+    assert out.err.splitlines()[0] == "view axial-20; 4 training, 0 validation, 2 test cases"
+    assert "chosen for this machine" in out.err
+    assert "already finished" in abdoseg("train", *TINY).out
+    scan = next(word_source.rglob("imagesTr/word_0001.nii.gz"))
+    out = abdoseg("predict", scan, "-o", tmp_path / "organs.nii.gz", "--device", "cpu")
+    assert out.status == 0
+    label, image = nib.load(tmp_path / "organs.nii.gz"), nib.load(scan)
+    assert label.shape == image.shape
+    np.testing.assert_allclose(label.affine, image.affine)
+    assert np.asanyarray(label.dataobj).dtype == np.uint8
+    names = json.loads((tmp_path / "organs.labels.json").read_text())
+    assert [s["name"] for s in names["structures"]][:2] == ["spleen", "right_kidney"]
+    for by in ("dataset", "structure", "subject", "modality", "structure,dataset"):
+        out = abdoseg("eval", "--by", by, "--format", "json", "--device", "cpu")
+        assert out.status == 0
+        rows = json.loads(out.out)["rows"]
+        assert rows
+        for row in rows:
+            assert set(by.split(",")) <= set(row)
+            assert {"metric", "mean", "std", "n", "ci95"} <= set(row)
+    assert abdoseg("eval", "--by", "dataset", "--device", "cpu").status == 0
+
+
+@pytest.mark.parametrize("split", ["train", "test", "all"])
+def test_eval_of_each_side_counts_its_cases(line, split):
+    rows = json.loads(line("eval", "--split", split, "--by", "subject", "--format", "json").out)["rows"]
+    subjects = {row["subject"] for row in rows} - {"all"}
+    assert len(subjects) == {"train": 4, "test": 2, "all": 6}[split]
+
+
+def test_an_empty_split_is_said(line):
+    out = line("eval", "--split", "val")
+    assert out.status == 2
+    assert "its val split is empty (train 4, val 0, test 2" in out.err
+
+
+@pytest.mark.parametrize("format_", ["csv", "markdown", "latex"])
+def test_eval_formats(line, format_):
+    out = line("eval", "--by", "dataset", "--format", format_)
+    assert out.status == 0
+    assert "word" in out.out
+
+
+def test_eval_of_plain_folders(abdoseg, tmp_path):
+    label = np.zeros((8, 8, 8), np.uint8)
+    label[2:6, 2:6, 2:6] = 6
+    write_nifti(tmp_path / "p" / "a.nii.gz", label, np.eye(4))
+    write_nifti(tmp_path / "r" / "a.nii.gz", label, np.eye(4))
+    out = abdoseg("eval", "--pred", tmp_path / "p", "--ref", tmp_path / "r", "--by", "structure", "--format", "json")
+    rows = {row["structure"]: row for row in json.loads(out.out)["rows"]}
+    assert rows["liver"]["mean"] == 100
+    write_nifti(tmp_path / "r" / "b.nii.gz", label, np.eye(4))
+    out = abdoseg("eval", "--pred", tmp_path / "p", "--ref", tmp_path / "r")
+    assert out.status == 2
+    assert len(out.err.strip().splitlines()) == 1
+
+
+def test_quarantine_is_status_one_and_stands_in_status(abdoseg, word_source):
+    next(word_source.rglob("imagesTr/word_0002.nii.gz")).write_bytes(b"")
+    out = abdoseg("ingest", "word", word_source)
+    assert out.status == 1
+    assert "word_0002" in out.out
+    status = json.loads(abdoseg("status", "--json").out)
+    assert list(status["sources"][0]["quarantined"]) == ["word_0002"]
+    assert "quarantined" in abdoseg("status").err
+
+
+def test_amos_ingests_two_cards(abdoseg, tmp_path):
+    for number in (1, 507):
+        affine = np.diag([-2.0, -2.0, 5.0, 1.0])
+        write_nifti(tmp_path / f"amos22/imagesTr/amos_{number:04d}.nii.gz", body((10, 10, 10)) + 1100, affine)
+        write_nifti(tmp_path / f"amos22/labelsTr/amos_{number:04d}.nii.gz", np.ones((10, 10, 10), np.uint8), affine)
+    assert abdoseg("ingest", "amos", tmp_path / "amos22").status == 0
+    sources = json.loads(abdoseg("status", "--json").out)["sources"]
+    assert [(s["source"], s["modality"]) for s in sources] == [("amos-ct", ["CT"]), ("amos-mri", ["MR"])]
+
+
+def test_views_switch_like_branches(line):
+    line("sparsify", "--view", "coronal,sagittal", "--frac", 0.5, "--sources", "word", "--name", "half")
+    facts = json.loads(line("status", "--json").out)
+    assert facts["active_view"] == "half"
+    assert facts["views"][0]["cases"] == 4
+    assert line("train", "--dry-run").err.startswith("view half;")
+    assert line("train", "--view", "full", "--dry-run").err.startswith("view full;")
+    assert line("sparsify", "--view", "full").status == 0
+    assert json.loads(line("status", "--json").out)["active_view"] == "full"
+
+
+def test_dry_run_json_and_settings(line):
+    plan = json.loads(line("train", "--dry-run", "--json", "--set", "learning_rate=0.5", "--fold", "1/2").out)
+    assert plan["config"]["learning_rate"] == 0.5
+    assert plan["config"]["fold"] == [1, 2]
+    assert plan["cases"] == {"train": 2, "val": 2, "test": 2}
+
+
+def test_remove_takes_out_and_ingest_takes_in_again(line, word_source):
+    assert line("remove", "word", "word_0001").status == 0
+    assert json.loads(line("status", "--json").out)["sources"][1]["cases"] == 3
+    assert line("ingest", "word", word_source).status == 0
+    assert line("remove", "totalsegmentator").status == 0
+    facts = json.loads(line("status", "--json").out)
+    assert [s["source"] for s in facts["sources"]] == ["word"]
+    assert facts["runs"][0]["changed_cases"] == ["totalsegmentator/s0001", "totalsegmentator/s0002"]
+
+
+def test_lists_and_cards(abdoseg):
+    networks = {row["name"]: row["parameters"] for row in json.loads(abdoseg("list", "networks", "--json").out)}
+    assert networks["transunet3d"] == 67_379_697
+    assert networks["unet_small"] < 1_000_000
+    assert {"self_disambiguation", "background"} <= {
+        r["name"] for r in json.loads(abdoseg("list", "methods", "--json").out)
+    }
+    cards = {row["id"]: row for row in json.loads(abdoseg("cards", "list", "--json").out)}
+    assert set(cards["word"]) == {"id", "title", "modality", "annotated"}
+    assert "12 -> right_adrenal_gland + left_adrenal_gland" in abdoseg("cards", "show", "word").out
+    assert abdoseg("cards", "check", "amos").status == 0
+    for what in ("networks", "methods", "samplers", "presets"):
+        assert abdoseg("list", what).status == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("status",), "no workspace here"),
+        (("train",), "no workspace here"),
+        (("ingest", "wrod", "."), "Did you mean word"),
+        (("ingest", "word", "nowhere"), "no such folder"),
+        (("ingest", "word", "."), "the folder is empty"),
+        (("ingest", "missing.toml", "."), "no such card file"),
+        (("ingest", "word", ".", "-w", "s3://bucket/w"), "not supported yet"),
+        (("list", "network"), "Did you mean networks"),
+        (("cards", "show", "btvc"), "Did you mean btcv"),
+        (("phantom", "x", "--sources", "wrod"), "Did you mean word"),
+        (("predict", "nothing.nii.gz", "-o", "out.nii.gz"), "no workspace here"),
+        (("eval", "--pred", "a"), "expected both or none"),
+        (("eval", "--split", "tset"), "Did you mean test"),
+        (("eval", "--by", "organ"), "organ"),
+        (("eval", "--format", "jsno"), "Did you mean json"),
+    ],
+)
+def test_wrong_use_is_one_line_and_status_two(abdoseg, tmp_path, arguments, message):
+    (tmp_path / "empty").mkdir()
+    arguments = tuple("empty" if a == "." else a for a in arguments)
+    out = abdoseg(*arguments)
+    assert out.status == 2
+    assert message in out.err
+    assert "Traceback" not in out.err
+    assert len([text for text in out.err.splitlines() if text.startswith("error:")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "--network", "transunet"), "Did you mean transunet3d"),
+        (("train", "--preset", "smal"), "Did you mean small"),
+        (("train", "--set", "learning_rat=1"), "Did you mean learning_rate"),
+        (("train", "--set", "steps"), "expected KEY=VALUE"),
+        (("train", "--fold", "x"), "expected K/N"),
+        (("train", "--view", "axal-20"), "view 'axal-20' is not known"),
+        (("train", "--sources", "wrd"), "Did you mean word"),
+        (("train", "--device", "tpu"), "device 'tpu'"),
+        (("sparsify", "--view", "axail"), "Did you mean axial"),
+        (("sparsify", "--view", "axial", "--frac", "1.5"), "fraction"),
+        (("sparsify", "--view", "axial", "--frac", "0"), "fraction"),
+        (("remove", "wrd"), "Did you mean word"),
+        (("remove", "word", "word_0099"), "word_0099"),
+        (("eval", "--run", "nope"), "run 'nope' is not known"),
+        (("predict", "nothing.nii.gz", "-o", "out.nii.gz"), "no such file"),
+        (("predict", "nothing.nii.gz", "-o", "out.txt"), "out.txt"),
+    ],
+)
+def test_wrong_use_with_a_workspace(line, arguments, message):
+    out = line(*arguments)
+    assert out.status == 2
+    assert message in out.err
+    assert len([text for text in out.err.splitlines() if text.startswith("error:")]) == 1
+
+
+def test_help_and_import_load_neither_torch_nor_monai():
+    code = (
+        "import sys, abdoseg, abdoseg.cli\n"
+        "from abdoseg.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'monai', 'zarr', 'scipy', 'numba', 'SimpleITK'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["cards", "--help"]])
+def test_python_m_abdoseg(arguments):
+    done = subprocess.run([sys.executable, "-m", "abdoseg", *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout
+
+
+def test_every_line_fits_eighty_columns(line):
+    for arguments in (
+        ("status",),
+        ("cards", "list"),
+        ("list", "networks"),
+        ("eval", "--by", "structure,dataset"),
+        ("--help",),
+    ):
+        out = line(*arguments)
+        assert max(len(text) for text in out.out.splitlines()) <= 80
