@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from abdoseg.errors import RunError, WorkspaceError
+from abdoseg.files import whole_files
 
 _MODEL = "model."
 _OPTIMISER = "optimiser."
@@ -24,18 +25,15 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     WorkspaceError
         If the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Shared or strided storage (channels_last) is refused by the format: contiguous copies it is.
-        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, temporary, dict(facts))
-        with temporary.open("rb") as file:
+    # Shared or strided storage (channels_last) is refused by the format: contiguous copies it is.
+    copies = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    with whole_files(path) as (draft,):
+        try:
+            save_file(copies, draft, dict(facts))
+        except SafetensorError as error:
+            raise WorkspaceError(f"{path}: cannot be written ({error}); check space and permissions") from error
+        with draft.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise WorkspaceError(f"{path}: cannot be written ({error}); check space and permissions") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -131,16 +131,21 @@ def harmonised_grid(shape: Sequence[int], affine: Affine, spacing_mm: float) -> 
     return Grid((int(n[0]), int(n[1]), int(n[2])), new)
 
 
-def axis_positions(n_to: int, step: float, n_from: int) -> NDArray[np.float64]:
-    """Return where voxels 0..n_to-1 of a grid lie on another one of the same origin: ``i step``, kept inside.
+def axis_positions(
+    shape_to: Sequence[int], step: Sequence[float] | NDArray[np.float64], shape_from: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return where the voxels of a grid lie on another one of the same origin and axes: ``i step``, kept inside.
 
     Parameters
     ----------
-    n_to
-        Number of positions.
+    shape_to
+        Number of positions along each axis.
     step
-        Spacing of the new grid over spacing of the old.
-    n_from
-        Number of voxels of the old grid; positions beyond its last centre take that centre.
+        ``(3,)``: spacing of the new grid over spacing of the old.
+    shape_from
+        Voxels of the old grid; positions beyond its last centre take that centre.
     """
-    return np.clip(np.arange(n_to) * step, 0.0, n_from - 1.0)
+    x, y, z = (
+        np.clip(np.arange(to) * float(s), 0.0, n - 1.0) for to, s, n in zip(shape_to, step, shape_from, strict=True)
+    )
+    return x, y, z

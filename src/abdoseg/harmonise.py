@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from abdoseg import geometry
 from abdoseg.errors import CaseError
 from abdoseg.geometry import Grid
-from abdoseg.kernels.resample import Positions, positions_between, resample_nearest, resample_window
+from abdoseg.kernels.resample import Positions, resample_nearest, resample_window
 from abdoseg.types import Affine, Modality
 from abdoseg.windows import Windows
 
@@ -101,7 +101,7 @@ def _levels(window: tuple[float, float], modality: Modality) -> int:
 
 def _positions(shape: tuple[int, ...], affine: Affine, grid: Grid) -> Positions:
     step = np.array(grid.spacing_mm) / np.array(geometry.spacing_of(affine))
-    return positions_between(grid.shape, step, (shape[0], shape[1], shape[2]))
+    return geometry.axis_positions(grid.shape, step, shape)
 
 
 def _require_finite(array: NDArray[Any]) -> None:

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from abdoseg.anatomy import Anatomy
-from abdoseg.errors import WorkspaceError
+from abdoseg.files import whole_files
 
 OPACITY = 0.55
 
@@ -55,11 +55,8 @@ def save_overlays(path: Path, panels: Sequence[Panel], anatomy: Anatomy) -> None
         _draw_row(row, panel, anatomy)
     handles = [Patch(color=s.colour, label=s.title) for s in anatomy.structures]
     figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=6.5, frameon=False)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=130)
-    except OSError as error:
-        raise WorkspaceError(f"{path}: cannot be written ({error.strerror}); check space and permissions") from error
+    with whole_files(path) as (draft,):
+        figure.savefig(draft, dpi=130)
 
 
 def _draw_row(row: NDArray[np.object_], panel: Panel, anatomy: Anatomy) -> None:

@@ -52,10 +52,9 @@ def relabel_map(path: Path, image: Scan, card: Card, annotated: tuple[str, ...],
         If the file is damaged, holds values the card does not know or fractions, or lies on another grid.
     """
     raw = _whole_numbers(path, _on_grid_of(image, read_scan(path), path))
-    counts = np.bincount(raw.reshape(-1))
-    present = {int(value) for value in np.flatnonzero(counts)}
+    present = _values(raw)
     _require_known(path, present, card)
-    table = np.zeros(max(len(counts), 1), dtype=np.uint8)
+    table = np.zeros(max(present) + 1, dtype=np.uint8)
     for value, target in card.label_targets().items():
         if isinstance(target, str) and target in anatomy.names and value < len(table):
             table[value] = anatomy.id_of(target)
@@ -127,7 +126,7 @@ def _on_grid_of(image: Scan, other: Scan, path: Path) -> NDArray[Any]:
     return geometry.from_canonical(turned, image.affine)
 
 
-def _whole_numbers(path: Path, array: NDArray[Any]) -> NDArray[np.int64]:
+def _whole_numbers(path: Path, array: NDArray[Any]) -> NDArray[np.unsignedinteger]:
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise CaseError(f"{path.name}: NaN or infinite label values; expected whole numbers")
@@ -140,14 +139,21 @@ def _whole_numbers(path: Path, array: NDArray[Any]) -> NDArray[np.int64]:
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > 65535:
         raise CaseError(f"{path.name}: label values {low}..{high}, expected 0..65535")
-    return array.astype(np.int64)
+    return array.astype(np.uint8 if high < 256 else np.uint16)
+
+
+def _values(array: NDArray[np.unsignedinteger]) -> set[int]:
+    """Return the values that occur; counted slab by slab, as a whole scan would be copied to 64 bits."""
+    counts = sum(np.bincount(slab.reshape(-1), minlength=65536) for slab in array)
+    return {int(value) for value in np.flatnonzero(counts)}
 
 
 def _binary(path: Path, array: NDArray[Any]) -> NDArray[np.bool_]:
-    values = np.unique(_whole_numbers(path, array))
-    if len(values) > 2 or (len(values) == 2 and values[0] != 0):
-        raise CaseError(f"{path.name}: values {values[:5].tolist()}, expected a mask of 0 and one other value")
-    return np.asarray(array > 0.5)
+    numbers = _whole_numbers(path, array)
+    values = _values(numbers)
+    if len(values - {0}) > 1:
+        raise CaseError(f"{path.name}: values {sorted(values)[:5]}, expected a mask of 0 and one other value")
+    return numbers > 0
 
 
 def _require_known(path: Path, present: set[int], card: Card) -> None:
@@ -161,7 +167,7 @@ def _require_known(path: Path, present: set[int], card: Card) -> None:
 
 
 def _split_merged(
-    label: NDArray[np.uint8], raw: NDArray[np.int64], image: Scan, card: Card, anatomy: Anatomy
+    label: NDArray[np.uint8], raw: NDArray[np.unsignedinteger], image: Scan, card: Card, anatomy: Anatomy
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     done: list[str] = []
     warnings: list[str] = []

@@ -20,8 +20,9 @@ from abdoseg.anatomy import ABDOMEN, Anatomy
 from abdoseg.case import CaseFacts
 from abdoseg.config import TrainConfig, parse_config
 from abdoseg.errors import ConfigError, RunError, unknown_name
+from abdoseg.files import write_text
 from abdoseg.splits import SplitItem, split_cases
-from abdoseg.store import Settings, Workspace, write_text
+from abdoseg.store import Settings, Workspace
 from abdoseg.types import SplitName
 from abdoseg.views import View
 

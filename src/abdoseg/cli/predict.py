@@ -50,7 +50,7 @@ def predict(
 def _print(report: "PredictionReport") -> None:
     shape = " x ".join(str(n) for n in report.shape)
     spacing = " x ".join(f"{s:.3g}" for s in report.spacing_mm)
-    say(f"{report.modality}: {report.modality_reason}; {shape} voxels, {spacing} mm")
+    say(f"{shape} voxels, {spacing} mm")
     for warning in report.warnings:
         warn(warning)
     table = Table(box=None, pad_edge=False)

@@ -1,7 +1,7 @@
 """Exporters: predicted labels to files that other programs open. One file a format.
 
 To add a format: write ``<format>.py`` with a function of :class:`LabelWriter`'s signature whose files go through
-:func:`~abdoseg.exporters.whole.whole_files`, and add a line to :data:`EXPORTERS`.
+:func:`~abdoseg.files.whole_files`, and add a line to :data:`EXPORTERS`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Protocol
 from abdoseg.anatomy import Anatomy
 from abdoseg.errors import ConfigError
 from abdoseg.exporters import nifti
-from abdoseg.exporters.whole import require_writable
+from abdoseg.files import require_writable
 from abdoseg.types import Affine, Label
 
 

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from abdoseg.anatomy import Anatomy
-from abdoseg.exporters.whole import whole_files
+from abdoseg.files import whole_files
 from abdoseg.types import Affine, Label
 
 SUFFIXES = (".nii.gz", ".nii")

@@ -10,8 +10,6 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from abdoseg.types import Affine
-
 Positions = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 """For each axis, where the target voxels lie on the source grid (fractional index, inside it)."""
 
@@ -92,12 +90,3 @@ def _linear(array, lows, fracs, low, gain, levels, out):  # type: ignore[no-unty
                 value = (row0[z0] * (1 - fz) + row0[z1] * fz - low) * gain
                 value = min(max(value, np.float32(0)), levels)
                 out[i, j, k] = np.int16(np.rint(value))
-
-
-def positions_between(shape_to: tuple[int, int, int], step: Affine, shape_from: tuple[int, int, int]) -> Positions:
-    """Return the target positions along the three axes; ``step`` (3,) is target spacing over source spacing."""
-    p = [
-        np.clip(np.arange(to) * float(s), 0.0, float(n - 1))
-        for to, s, n in zip(shape_to, step, shape_from, strict=True)
-    ]
-    return p[0], p[1], p[2]

@@ -21,9 +21,7 @@ import torch
 from torch import Tensor
 
 from abdoseg.errors import CaseError, unknown_name
-
-UNDEFINED_LABEL = 255
-"""Label of a voxel that nobody annotated; lawful only in a group with an empty row."""
+from abdoseg.types import UNKNOWN_LABEL
 
 GAMMA = 2
 """Exponent of the focal term."""
@@ -297,19 +295,19 @@ def _check_values(label: Tensor, group: Tensor, annotated: Tensor) -> None:
     """Raise CaseError if a value of label or group is not lawful."""
     groups, structures = annotated.shape[1:]
     _refuse((group < -1) | (group >= groups), group, f"group: expected -1..{groups - 1}")
-    undefined = label == UNDEFINED_LABEL
+    undefined = label == UNKNOWN_LABEL
     _refuse(
         ((label < 0) | (label > structures)) & ~undefined,
         label,
-        f"label: expected 0..{structures}, or {UNDEFINED_LABEL} where nothing is annotated",
+        f"label: expected 0..{structures}, or {UNKNOWN_LABEL} where nothing is annotated",
     )
-    if structures < UNDEFINED_LABEL and undefined.any():
+    if structures < UNKNOWN_LABEL and undefined.any():
         row_known = torch.nn.functional.pad(annotated.any(dim=2), (1, 0), value=False)
         in_known = row_known.gather(1, group.flatten(1) + 1).view_as(undefined)
         _refuse(
             undefined & in_known,
             label,
-            f"label: {UNDEFINED_LABEL} is lawful only in a group that annotates nothing",
+            f"label: {UNKNOWN_LABEL} is lawful only in a group that annotates nothing",
         )
 
 

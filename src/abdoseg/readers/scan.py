@@ -46,11 +46,11 @@ def checked_scan(array: NDArray[Any], affine: Affine, warnings: tuple[str, ...] 
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != 3:
-        raise CaseError(f"image: found {array.ndim}-D {array.shape}, expected 3-D; save one volume a file")
+        raise CaseError(f"found {array.ndim}-D {array.shape}, expected 3-D; save one volume a file")
     if min(array.shape) < 2:
-        raise CaseError(f"image: found shape {array.shape}, expected at least 2 voxels along each axis")
+        raise CaseError(f"found shape {array.shape}, expected at least 2 voxels along each axis")
     if array.dtype.kind not in "iufb":
-        raise CaseError(f"image: found voxels of type {array.dtype}, expected real numbers (no colour, no complex)")
+        raise CaseError(f"found voxels of type {array.dtype}, expected real numbers (no colour, no complex)")
     affine, warning = checked_affine(affine)
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
     return Scan(native, affine, (*warnings, *([warning] if warning else [])))

@@ -17,10 +17,10 @@ from abdoseg.anatomy import Anatomy
 from abdoseg.case import Case
 from abdoseg.errors import CaseError, ConfigError, RunError
 from abdoseg.exporters import exporter_for, require_writable
-from abdoseg.geometry import from_canonical, spacing_of, to_canonical
+from abdoseg.geometry import axis_positions, from_canonical, spacing_of, to_canonical
 from abdoseg.harmonise import harmonise_image
 from abdoseg.inference import InferenceSettings, sliding_window_logits, windows_of
-from abdoseg.kernels.resample import positions_between, resample_nearest
+from abdoseg.kernels.resample import resample_nearest
 from abdoseg.kernels.restore import argmax_labels, restore_labels
 from abdoseg.modality import decide_modality, modality_warning
 from abdoseg.model import SegmentationModel
@@ -226,8 +226,7 @@ def _restored(
     if settings.restore == "scores":
         return restore_labels(scores, shape, step)
     label = argmax_labels(scores)
-    x, y, z = label.shape
-    return resample_nearest(label, positions_between(shape, step, (x, y, z)))
+    return resample_nearest(label, axis_positions(shape, step, label.shape))
 
 
 def _require_other_file(scan_path: Path, output: Path) -> None:

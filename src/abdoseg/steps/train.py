@@ -23,13 +23,14 @@ from abdoseg.checkpoints import load_checkpoint, save_checkpoint, save_tensors
 from abdoseg.config import TrainConfig
 from abdoseg.devices import choose_device
 from abdoseg.errors import RunError, WorkspaceError
+from abdoseg.files import write_text
 from abdoseg.methods import METHODS
 from abdoseg.methods.parts import EntropyWeights, LossFunction, LossParts, TorchBatch
 from abdoseg.networks import build_network
 from abdoseg.patches import Batch, PatchSettings, PatchStream, collate, find_candidates
 from abdoseg.progress import SILENT, Progress
 from abdoseg.runs import Run, read_metrics, start_run
-from abdoseg.store import Workspace, write_text
+from abdoseg.store import Workspace
 
 PREFETCH = 3
 """Batches cut ahead of the network by one thread; the kernels release Python's lock."""

@@ -5,12 +5,9 @@ what the last ingest could not take, ``views/<name>.json`` the recipe of a spars
 training run.
 """
 
-import os
 import shutil
-import tempfile
 import tomllib
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import tomli_w
@@ -19,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from abdoseg.anatomy import ABDOMEN, Anatomy
 from abdoseg.case import Case, CaseFacts, Foreground
 from abdoseg.errors import ConfigError, WorkspaceError, unknown_name
+from abdoseg.files import write_text
 from abdoseg.store import arrays
 from abdoseg.views import FULL_VIEW, View
 from abdoseg.windows import Windows
@@ -231,29 +229,6 @@ class Workspace:
         """Make a view, or ``"full"``, the active one."""
         self.view(name)
         write_text(self.path / "views" / "ACTIVE", name + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises
-    ------
-    WorkspaceError
-        If it cannot be written.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                Path(temporary).unlink()
-        raise WorkspaceError(f"{path}: cannot be written ({error.strerror}); check space and permissions") from error
 
 
 def _local(path: Path | str) -> Path:

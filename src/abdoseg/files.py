@@ -38,6 +38,18 @@ def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
                 draft.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file, whole or not at all.
+
+    Raises
+    ------
+    WorkspaceError
+        If it cannot be written.
+    """
+    with whole_files(path) as (draft,):
+        draft.write_text(text, encoding="utf-8")
+
+
 def require_writable(path: Path) -> None:
     """Create the folder of ``path`` and try to write there, so that hours of work do not end in an error.
 
