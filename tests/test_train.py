@@ -245,7 +245,7 @@ def test_paper_preset_is_the_papers():
 
 def test_methods_differ_where_nothing_is_annotated():
     from abdoseg.methods import METHODS
-    from abdoseg.methods.parts import EntropyWeights, TorchBatch
+    from abdoseg.methods.parts import LossSettings, TorchBatch
 
     torch.manual_seed(0)
     logits = torch.randn(1, 4, 4, 4, 4, requires_grad=True)
@@ -256,7 +256,7 @@ def test_methods_differ_where_nothing_is_annotated():
         torch.zeros(1, 4, 4, 4, dtype=torch.long),
         torch.tensor([[[True, False, False]]]),
     )
-    weights_ = EntropyWeights(0.0, 0.0)
+    weights_ = LossSettings(0.0, 0.0)
     ours = METHODS["self_disambiguation"].loss()(logits, batch, weights_)
     naive = METHODS["background"].loss()(logits, batch, weights_)
     (gradient,) = torch.autograd.grad(ours.total, logits, retain_graph=True)

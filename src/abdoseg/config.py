@@ -1,7 +1,7 @@
 """What a training run is: one frozen configuration, and the presets to start from."""
 
 import hashlib
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -34,6 +34,12 @@ class TrainConfig(BaseModel):
     entropy_weight: float = Field(default=1.0, ge=0, description="lambda of an annotated patch")
     entropy_weight_unannotated: float = Field(default=3.0, ge=0, description="lambda of a patch without annotation")
     entropy_ramp: float = Field(default=0.0, ge=0, le=1, description="part of the steps in which lambda grows from 0")
+    dice_over: Literal["annotated", "present"] = Field(
+        default="annotated", description="classes the dice averages; present: only those in the group (authors' code)"
+    )
+    reduction: Literal["group", "volume"] = Field(
+        default="group", description="volume: all groups with the same annotated structures count as one"
+    )
     seed: int = Field(default=0, ge=0, description="of weights, sampling and augmentation")
     fold: tuple[int, int] | None = Field(default=None, description="(k, n): fold k of n, 1-based, is held out")
     log_every: int = Field(default=20, gt=0, description="steps a line of metrics.jsonl")
@@ -100,7 +106,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "steps": 900,
         "batch": 2,
         "patch": (48, 48, 48),
-        "learning_rate": 3e-3,
+        "learning_rate": 1e-2,
         "entropy_ramp": 1.0,
     },
 }

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from abdoseg.losses.disambiguation import DiceOver, Reduction
+
 
 @dataclass(frozen=True, eq=False)
 class TorchBatch:
@@ -27,11 +29,21 @@ class TorchBatch:
 
 
 @dataclass(frozen=True)
-class EntropyWeights:
-    """Lambda of patches with and without an annotated voxel, ramp included."""
+class LossSettings:
+    """What a loss may be told at each step.
 
-    annotated: float
-    unannotated: float
+    Parameters
+    ----------
+    entropy_weight, entropy_weight_unannotated
+        Lambda of patches with and without an annotated voxel, ramp included.
+    dice_over, reduction
+        Named settings of :func:`abdoseg.losses.disambiguation_terms`.
+    """
+
+    entropy_weight: float = 1.0
+    entropy_weight_unannotated: float = 3.0
+    dice_over: DiceOver = "annotated"
+    reduction: Reduction = "group"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,5 +56,5 @@ class LossParts:
     entropy: Tensor
 
 
-LossFunction = Callable[[Tensor, TorchBatch, EntropyWeights], LossParts]
-"""``(logits (B, 1+N, X, Y, Z), batch, weights) -> parts``."""
+LossFunction = Callable[[Tensor, TorchBatch, LossSettings], LossParts]
+"""``(logits (B, 1+N, X, Y, Z), batch, settings) -> parts``."""

@@ -3,13 +3,20 @@
 from torch import Tensor
 
 from abdoseg.losses import disambiguation_terms
-from abdoseg.methods.parts import EntropyWeights, LossParts, TorchBatch
+from abdoseg.methods.parts import LossParts, LossSettings, TorchBatch
 
 
-def loss(logits: Tensor, batch: TorchBatch, weights: EntropyWeights) -> LossParts:
+def loss(logits: Tensor, batch: TorchBatch, settings: LossSettings) -> LossParts:
     """Return focal + dice + lambda entropy, mean over the batch; lambda by whether the patch has annotation."""
-    terms = disambiguation_terms(logits, batch.label, batch.group, batch.annotated)
-    weight = terms.entropy.new_full(terms.entropy.shape, weights.unannotated)
-    weight[terms.has_annotation] = weights.annotated
+    terms = disambiguation_terms(
+        logits,
+        batch.label,
+        batch.group,
+        batch.annotated,
+        dice_over=settings.dice_over,
+        reduction=settings.reduction,
+    )
+    weight = terms.entropy.new_full(terms.entropy.shape, settings.entropy_weight_unannotated)
+    weight = weight.masked_fill(terms.has_annotation, settings.entropy_weight)
     total = terms.focal + terms.dice + weight * terms.entropy
     return LossParts(total.mean(), terms.focal.mean(), terms.dice.mean(), terms.entropy.mean())

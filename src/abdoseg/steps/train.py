@@ -25,7 +25,7 @@ from abdoseg.devices import choose_device
 from abdoseg.errors import RunError, WorkspaceError
 from abdoseg.files import write_text
 from abdoseg.methods import METHODS
-from abdoseg.methods.parts import EntropyWeights, LossFunction, LossParts, TorchBatch
+from abdoseg.methods.parts import LossFunction, LossParts, LossSettings, TorchBatch
 from abdoseg.networks import build_network
 from abdoseg.patches import Batch, PatchSettings, PatchStream, collate, find_candidates
 from abdoseg.progress import SILENT, Progress
@@ -205,9 +205,11 @@ class _Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = config.learning_rate_at(self.step)
         ramp = config.entropy_factor_at(self.step)
-        weights = EntropyWeights(config.entropy_weight * ramp, config.entropy_weight_unannotated * ramp)
+        settings = LossSettings(
+            config.entropy_weight * ramp, config.entropy_weight_unannotated * ramp, config.dice_over, config.reduction
+        )
         tensors = to_torch(batch, self.device)
-        parts = self.loss(self.network(tensors.image), tensors, weights)
+        parts = self.loss(self.network(tensors.image), tensors, settings)
         values = _values(parts)
         if not math.isfinite(values["loss"]):
             msg = (
