@@ -202,7 +202,7 @@ def test_a_broken_case_is_quarantined_and_the_others_are_taken(tmp_path, word_so
     assert [facts.case for facts in report.taken] == ["word_0001", "word_0003", "word_0004"]
     assert report.failed
     assert workspace.records()["word"].quarantined == report.quarantined
-    assert not list(workspace.incoming.iterdir())
+    assert not list(workspace.incoming.rglob("*"))
 
 
 def test_a_mended_case_is_taken_the_next_time(tmp_path, word_source):
@@ -305,7 +305,11 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, word_source, monkeypa
     assert len(report.quarantined) == 4
     assert all("No space left on device" in reason for reason in report.quarantined.values())
     assert workspace.case_keys() == []
-    assert not [f for f in workspace.path.rglob("*") if f.is_file() and f.suffix not in (".toml", ".json", ".lock")]
+    assert not [
+        f
+        for f in workspace.path.rglob("*")
+        if f.is_file() and f.name not in ("abdoseg.toml", "word.ingest.json", ".word.lock", "zarr.json")
+    ]
 
 
 @pytest.mark.skipif(
@@ -339,20 +343,89 @@ def test_a_killed_ingest_leaves_whole_cases_only_and_is_resumed(tmp_path, word_s
     process.join(120)
     assert process.exitcode == -9
     assert workspace.case_keys() == ["word/word_0001"]
-    assert list(workspace.incoming.iterdir())
+    assert list((workspace.incoming / "word").iterdir())
     assert len(ingest(workspace, WORD, word_source).taken) == 3
-    assert not list(workspace.incoming.iterdir())
+    assert not list(workspace.incoming.rglob("*"))
+
+
+def test_another_ingest_that_cleans_up_does_not_publish_an_empty_case(tmp_path, word_source, monkeypatch):
+    from abdoseg.store import arrays
+
+    real = arrays._write_array
+
+    def interfered(group, name, data):
+        if name == "label":
+            shutil.rmtree(Path(str(group.store_path.store.root)))
+        real(group, name, data)
+
+    monkeypatch.setattr(arrays, "_write_array", interfered)
+    workspace = Workspace.create(tmp_path / "w")
+    report = ingest(workspace, WORD, word_source)
+    assert len(report.quarantined) == 4
+    assert workspace.facts() == []
+
+
+def test_a_corrected_label_is_another_case_with_the_same_scan(tmp_path, word_source):
+    workspace = Workspace.create(tmp_path / "w")
+    ingest(workspace, WORD, word_source)
+    before = workspace.read_facts("word/word_0002")
+    _rewrite(_paths(word_source)[1], lambda a, m: (np.where(a == 1, 2, a), m))
+    ingest(workspace, WORD, word_source, replace=True)
+    after = workspace.read_facts("word/word_0002")
+    assert after.fingerprint == before.fingerprint
+    assert after.digest != before.digest
+
+
+def test_a_changed_card_is_told(tmp_path, word_source):
+    workspace = Workspace.create(tmp_path / "w")
+    ingest(workspace, WORD, word_source)
+    changed = WORD.model_copy(update={"labels": {**WORD.labels, "1": "spleen", "2": "liver"}})
+    for _ in range(2):
+        assert any("the card changed" in w for w in ingest(workspace, changed, word_source).warnings)
+    assert not ingest(workspace, changed, word_source, replace=True).warnings
+
+
+def test_settings_changed_under_stored_cases_are_refused(tmp_path, word_source):
+    workspace = Workspace.create(tmp_path / "w")
+    ingest(workspace, WORD, word_source)
+    file = workspace.path / "abdoseg.toml"
+    file.write_text(file.read_text().replace("spacing_mm = 2.0", "spacing_mm = 3.0"))
+    with pytest.raises(WorkspaceError, match="not those that word/word_0001 was stored with"):
+        Workspace.open(workspace.path).facts()
+
+
+def test_a_stray_copy_of_a_label_does_not_cost_the_case(tmp_path, word_source):
+    stray = word_source / "backup" / "labelsTr" / "word_0001.nii.gz"
+    stray.parent.mkdir(parents=True)
+    shutil.copy(next(word_source.rglob("WORD-V0.1.0/labelsTr/word_0001.nii.gz")), stray)
+    report = ingest(Workspace.create(tmp_path / "w"), WORD, word_source)
+    assert len(report.taken) == 4
+    assert not report.failed
+    assert any("complete elsewhere" in warning for warning in report.warnings)
+
+
+def test_an_own_card_with_a_misspelt_structure_is_refused(tmp_path, word_source):
+    wrong = WORD.model_copy(update={"annotated": ("livr",), "labels": {"1": "livr"}})
+    with pytest.raises(CardError, match="Did you mean liver"):
+        ingest(Workspace.create(tmp_path / "w"), wrong, word_source)
+
+
+def test_a_ct_without_air_values_is_warned_of(tmp_path, word_source):
+    image, _ = _paths(word_source)
+    _rewrite(image, lambda a, m: (a + 1024, m))
+    report = ingest(Workspace.create(tmp_path / "w"), WORD, word_source)
+    assert [f.case for f in report.taken if f.warnings] == ["word_0002"]
 
 
 def test_two_ingests_of_one_source_do_not_meet(tmp_path, word_source):
-    import fcntl
+    from filelock import FileLock
 
     workspace = Workspace.create(tmp_path / "w")
-    workspace.incoming.mkdir(parents=True)
-    with (workspace.path / "sources" / ".word.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(WorkspaceError, match="another ingest of this source is running"):
-            ingest(workspace, WORD, word_source)
+    with (
+        FileLock(workspace.path / "sources" / ".word.lock"),
+        pytest.raises(WorkspaceError, match="another ingest of this source is running"),
+    ):
+        ingest(workspace, WORD, word_source)
 
 
 def test_processes_give_the_same_cases(tmp_path, word_source):

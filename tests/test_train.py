@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,7 @@ def test_a_case_with_other_voxels_stops_the_run(workspace, tmp_path):
     train(workspace, config(), device="cpu", stop_after=1)
     word_case(tmp_path / "raw" / "WORD-V0.1.0", 1, shape=(31, 29, 21))
     ingest(workspace, load_card("word"), tmp_path / "raw", replace=True)
-    with pytest.raises(RunError, match="word/word_0001 has other voxels now"):
+    with pytest.raises(RunError, match="word/word_0001 has other voxels or labels now"):
         train(workspace, config(), device="cpu")
     workspace.remove("word", "word_0001")
     with pytest.raises(RunError, match="word/word_0001 is gone"):
@@ -162,6 +163,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_cases(workspace):
 
 def test_an_interrupt_saves_the_state(workspace):
     class Impatient:
+        """Presses Ctrl-C while the third step is being told."""
+
         steps = 0
 
         def start(self, total, title):
@@ -173,7 +176,7 @@ def test_an_interrupt_saves_the_state(workspace):
         def advance(self, amount=1, note=""):
             self.steps += amount
             if self.steps == 3:
-                raise KeyboardInterrupt
+                os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         train(workspace, config(), device="cpu", progress=Impatient())

@@ -6,10 +6,10 @@ an error and never a setting that silently does nothing.
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -44,14 +44,43 @@ class Layout(_Part):
     @model_validator(mode="after")
     def _templates_use_known_groups(self) -> "Layout":
         used = set(re.findall(r"{(\w+)}", self.image + self.case + (self.patient or "") + (self.label or "")))
+        used |= set(re.findall(r"{(\w+)}", self.masks or ""))
         missing = used - set(self.groups)
         if missing:
             msg = f"layout {self.name}: no expression in groups for {', '.join(sorted(missing))}"
             raise ValueError(msg)
+        for name, expression in self.groups.items():
+            _require_expression(f"layout {self.name}, group {name}", expression)
         if (self.label is None) == (self.masks is None):
             msg = f"layout {self.name}: give either label (a label map) or masks (one file a structure)"
             raise ValueError(msg)
+        self._check_references()
         return self
+
+    def _check_references(self) -> None:
+        if self.masks is not None and "{mask}" not in self.masks:
+            msg = f"layout {self.name}: masks lacks {{mask}}, the part of the path that names the structure"
+            raise ValueError(msg)
+        in_case = set(re.findall(r"{(\w+)}", self.case + (self.patient or "")))
+        for field in ("image", "label", "masks"):
+            template = getattr(self, field)
+            if template is not None and not in_case <= set(re.findall(r"{(\w+)}", template)):
+                msg = f"layout {self.name}: {field} lacks a {{name}} that case or patient is made of"
+                raise ValueError(msg)
+        named = {n for e in self.groups.values() for n in re.findall(r"\(\?P<(\w+)>", e)} | set(self.groups)
+        if set(self.ranges) - named:
+            msg = (
+                f"layout {self.name}: ranges of {', '.join(sorted(set(self.ranges) - named))}, which no group captures"
+            )
+            raise ValueError(msg)
+
+
+def _require_expression(where: str, expression: str) -> None:
+    try:
+        re.compile(expression)
+    except re.error as error:
+        msg = f"{where}: '{expression}' is not a regular expression ({error})"
+        raise ValueError(msg) from error
 
 
 class Table(_Part):
@@ -116,7 +145,6 @@ class Card(_Part):
     version: str = ""
     alias: str | None = Field(default=None, description="name that ingests all cards that carry it")
     modality: Modality
-    annotation: Literal["partial", "none"] = "partial"
     annotated: tuple[str, ...] = Field(description="structures the annotators looked for, present or not")
     layouts: tuple[Layout, ...] = Field(min_length=1)
     labels: dict[str, LabelTarget] = Field(default={}, description="raw value -> structure or [right, left]")
@@ -147,11 +175,20 @@ class Card(_Part):
         if any(isinstance(target, list) and len(target) != 2 for target in targets.values()):
             msg = "labels: a merged value maps to exactly [right, left]"
             raise ValueError(msg)
+        self._check_split()
         both = set(self.labels) & set(self.dropped)
         if both:
             msg = f"values {', '.join(sorted(both))} are both mapped and dropped"
             raise ValueError(msg)
         return self
+
+    def _check_split(self) -> None:
+        group = self.split.group if self.split else None
+        if group is not None and not any(group in layout.groups for layout in self.layouts):
+            msg = f"split: no layout has a group called {group}"
+            raise ValueError(msg)
+        for rule in self.unlabelled:
+            _require_expression("unlabelled", rule.match)
 
     def label_targets(self) -> dict[int, LabelTarget]:
         """Return raw value -> target; keys are numbers (text order would put 10 before 2)."""
@@ -208,6 +245,15 @@ def load_cards(name: str) -> list[Card]:
         return by_alias
     known = sorted({card.id for card in cards} | {card.alias for card in cards if card.alias})
     raise unknown_name("card", name, known, "Your own card is a path that ends in .toml.")
+
+
+def expand_aliases(names: Iterable[str]) -> tuple[str, ...]:
+    """Return source ids with each alias replaced by the ids of its cards; other names stay as they are."""
+    by_alias: dict[str, list[str]] = {}
+    for card in list_cards():
+        if card.alias:
+            by_alias.setdefault(card.alias, []).append(card.id)
+    return tuple(id_ for name in names for id_ in by_alias.get(name, [name]))
 
 
 def load_card(name: str) -> Card:

@@ -35,7 +35,10 @@ class CaseFacts(BaseModel):
     window: tuple[float, float] = Field(description="native intensities that became 0 and 1 (HU for CT)")
     annotation: dict[str, Any] = Field(description="Annotation.to_json()")
     voxels: dict[str, int] = Field(description="labelled voxels per structure, harmonised grid")
-    fingerprint: str = Field(description="hash of the harmonised voxels; equal for repeated scans")
+    fingerprint: str = Field(description="hash of the harmonised image; equal for repeated scans")
+    digest: str = Field(description="hash of image, label, annotation and affine; another one is another case")
+    settings_digest: str = Field(description="hash of the workspace's structures, spacing and windows")
+    card_digest: str = Field(description="hash of what the card says about labels and annotation")
     warnings: tuple[str, ...] = ()
     done: tuple[str, ...] = Field(default=(), description="what ingest changed, in order")
 

@@ -1,8 +1,17 @@
 """Where to compute."""
 
+import os
+
 import torch
 
 from abdoseg.errors import ConfigError
+
+
+def available_cores() -> int:
+    """Return the number of cores this process may use (a batch system may grant fewer than there are)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -21,6 +30,8 @@ def choose_device(name: str = "auto") -> torch.device:
         raise ConfigError(f"device '{name}': unknown; expected auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device '{name}': no CUDA GPU is at hand; choose --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device '{name}': this machine has {torch.cuda.device_count()} GPUs, numbered from 0")
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device '{name}': not supported; expected auto, cpu, cuda or cuda:N")
     return device

@@ -13,6 +13,10 @@ class CardError(AbdosegError, ValueError):
     """A source's card is missing, malformed or contradicts the files."""
 
 
+class NoCasesError(CardError):
+    """No file of a folder fits a card."""
+
+
 class ConfigError(AbdosegError, ValueError):
     """An option or a configuration value is not usable."""
 

@@ -64,6 +64,7 @@ def relabel_map(path: Path, image: Scan, card: Card, annotated: tuple[str, ...],
     if dropped:
         names = ", ".join(f"{card.dropped[str(value)]}" for value in dropped)
         done = (*done, f"dropped {names}")
+    _hide_unvouched(label, annotated, anatomy)
     return Relabelled(label, _in_anatomy(annotated, anatomy), done, warnings)
 
 
@@ -90,8 +91,17 @@ def relabel_masks(
     done = (f"{overlapping} voxels in two masks went to the later one",) if overlapping else ()
     warnings = (f"no mask file for {', '.join(missing)}: taken as not annotated",) if missing else ()
     known = tuple(name for name in annotated if name in found)
-    label[~np.isin(label, (0, *anatomy.ids_of(_in_anatomy(known, anatomy))))] = 0
+    _hide_unvouched(label, known, anatomy)
     return Relabelled(label, _in_anatomy(known, anatomy), done, warnings)
+
+
+def _hide_unvouched(label: NDArray[np.uint8], known: tuple[str, ...], anatomy: Anatomy) -> None:
+    """Set labels of structures that are not annotated in this case to 0, in place; 255 stays."""
+    table = np.arange(256, dtype=np.uint8)
+    table[1 : len(anatomy) + 1] = 0
+    ids = list(anatomy.ids_of(_in_anatomy(known, anatomy)))
+    table[ids] = ids
+    label[...] = table[label]
 
 
 def body_mask(image: Scan, modality: Modality) -> NDArray[np.bool_]:

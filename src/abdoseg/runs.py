@@ -6,6 +6,7 @@
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,20 +24,20 @@ from abdoseg.errors import ConfigError, RunError, unknown_name
 from abdoseg.files import write_text
 from abdoseg.splits import SplitItem, split_cases
 from abdoseg.store import Settings, Workspace
-from abdoseg.types import SplitName
+from abdoseg.types import NAME_PATTERN, SplitName
 from abdoseg.views import View
 
 RunStatus = Literal["finished", "unfinished", "not started"]
 
 
 class FrozenCase(BaseModel):
-    """One case of a run: which, on which side, and what its voxels were."""
+    """One case of a run: which, on which side, and what its voxels, labels and annotation were."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str
     side: SplitName
-    fingerprint: str
+    digest: str
 
 
 class RunData(BaseModel):
@@ -125,47 +126,62 @@ def freeze(workspace: Workspace, config: TrainConfig) -> RunData:
     ConfigError
         If the workspace holds no case, or no case is left for training.
     """
-    facts = workspace.facts(config.sources or None)
-    if not facts:
+    everything = workspace.facts()
+    if not everything:
         raise ConfigError(f"{workspace.path}: no cases; `abdoseg ingest CARD FOLDER` first")
-    sides = split_sides(facts, workspace.settings.split_seed, config.fold)
-    cases = tuple(FrozenCase(key=f.key, side=sides[f.key], fingerprint=f.fingerprint) for f in facts)
+    # The split is that of the whole workspace: a case must not change sides with the choice of sources.
+    sides = decide_sides(everything, workspace.settings.split_seed, config.fold)
+    chosen = set(workspace.case_keys(config.sources or None))
+    facts = [f for f in everything if f.key in chosen]
+    cases = tuple(FrozenCase(key=f.key, side=sides[f.key], digest=f.digest) for f in facts)
     if not any(case.side == "train" for case in cases):
         raise ConfigError(f"{workspace.path}: all {len(cases)} cases are validation or test; ingest training cases")
     return RunData(cases=cases, view=workspace.view(config.view), settings=workspace.settings)
 
 
-def split_sides(facts: Sequence[CaseFacts], seed: int, fold: tuple[int, int] | None = None) -> dict[str, SplitName]:
+def decide_sides(facts: Sequence[CaseFacts], seed: int, fold: tuple[int, int] | None = None) -> dict[str, SplitName]:
     """Return the side of every case; with ``fold`` (k, n), fold k of the non-test patients is validation."""
     items = [SplitItem(f.key, f.source, f.patient, f.fingerprint, f.split) for f in facts]
     return split_cases(items, seed, fold)
 
 
-def start_run(workspace: Workspace, config: TrainConfig, name: str | None = None) -> tuple[Run, bool]:
-    """Return the run of this configuration, and whether it is new.
+def plan_run(workspace: Workspace, config: TrainConfig, name: str | None = None) -> tuple[Run, bool]:
+    """Return the run of this configuration, and whether it is new; nothing is written.
 
     An unfinished run of the same configuration is returned to be resumed, with the cases it froze. A finished
-    one is returned when its cases are still those of the workspace; otherwise a new run is made.
+    one is returned when its cases are still those of the workspace; otherwise a new run is planned.
 
     Raises
     ------
     ConfigError
-        If ``name`` belongs to a run with another configuration.
+        If ``name`` cannot be a folder's, or belongs to a run with another configuration.
     """
+    if name is not None and not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigError(f"run name '{name}': expected letters, digits, dots, dashes and underscores")
     data = freeze(workspace, config)
     same = [run for run in list_runs(workspace) if run.config.digest() == config.digest() and name in (None, run.name)]
     for run in reversed(same):
         if run.status != "finished" or run.data == data:
             return run, False
-    name = name or _free_name(workspace, config)
-    folder = workspace.runs_folder / name
+    folder = workspace.runs_folder / (name or _free_name(workspace, config))
     if folder.exists():
         raise ConfigError(f"run {name}: exists with another configuration or other cases; choose another --name")
-    run = Run(folder, config, data)
+    return Run(folder, config, data), True
+
+
+def start_run(workspace: Workspace, config: TrainConfig, name: str | None = None) -> tuple[Run, bool]:
+    """Return what :func:`plan_run` does, with a new run's folder written."""
+    run, new = plan_run(workspace, config, name)
+    if new:
+        _write_run(run)
+    return run, new
+
+
+def _write_run(run: Run) -> None:
+    folder, config, data = run.folder, run.config, run.data
     write_text(folder / "data.json", data.model_dump_json(indent=1))
     # The configuration comes last: a folder without it is no run.
     write_text(folder / "config.toml", tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
-    return run, True
 
 
 def _free_name(workspace: Workspace, config: TrainConfig) -> str:
@@ -192,9 +208,24 @@ def open_run(folder: Path) -> Run:
 
 
 def list_runs(workspace: Workspace) -> list[Run]:
-    """Return all runs of a workspace, oldest first."""
-    folders = [file.parent for file in workspace.runs_folder.glob("*/config.toml")]
-    return sorted((open_run(folder) for folder in folders), key=lambda run: (run.created, run.name))
+    """Return all readable runs of a workspace, oldest first; :func:`damaged_runs` has the others."""
+    runs = [run for run in _try_all(workspace).values() if isinstance(run, Run)]
+    return sorted(runs, key=lambda run: (run.created, run.name))
+
+
+def damaged_runs(workspace: Workspace) -> dict[str, str]:
+    """Return folder name -> why it cannot be read, for the runs that :func:`list_runs` leaves out."""
+    return {name: run for name, run in _try_all(workspace).items() if isinstance(run, str)}
+
+
+def _try_all(workspace: Workspace) -> dict[str, Run | str]:
+    found: dict[str, Run | str] = {}
+    for file in workspace.runs_folder.glob("*/config.toml"):
+        try:
+            found[file.parent.name] = open_run(file.parent)
+        except (RunError, ConfigError) as error:
+            found[file.parent.name] = str(error)
+    return found
 
 
 def load_run(workspace: Workspace, name: str | None = None) -> Run:

@@ -23,5 +23,8 @@ SplitName = Literal["train", "val", "test"]
 UNKNOWN_LABEL = 255
 """Label of a voxel about which the annotation says nothing; it becomes a group with an empty row."""
 
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Names that users give and that become files."""
+
 OUTSIDE_GROUP = -1
 """Group of padding: voxels outside the image, which count in no term."""

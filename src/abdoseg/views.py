@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from abdoseg.annotation import AXES, Annotation
+from abdoseg.types import NAME_PATTERN
 
 FULL_VIEW = "full"
 """Name of the view in which every case keeps all its labels."""
@@ -42,10 +43,18 @@ class View(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(description="folder name under views/")
+    name: str = Field(pattern=NAME_PATTERN, description="file name under views/")
     axes: tuple[str, ...] = Field(description="view directions: axial, coronal, sagittal")
     fraction: float = Field(gt=0, le=1, description="fraction of slices that keep their labels")
     sources: tuple[str, ...] = Field(default=(), description="cards it applies to; empty: all")
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_free(cls, name: str) -> str:
+        if name == FULL_VIEW:
+            msg = f"'{FULL_VIEW}' stands for all labels; choose another name"
+            raise ValueError(msg)
+        return name
 
     @field_validator("axes")
     @classmethod

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,9 @@ WorkspaceOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
 
 DEFAULT_WORKSPACE = Path("workspace")
+
+SECONDS_BETWEEN_LINES = 60.0
+"""How often progress is told where there is no terminal."""
 
 
 class Commands(TyperGroup):
@@ -84,12 +88,15 @@ class BarProgress:
     def __init__(self, bars: Bars | None) -> None:
         self._bars = bars
         self._task: TaskID | None = None
-        self._total = self._done = self._said = 0
+        self._total = self._done = self._said = self._skipped = 0
+        self._began = self._said_at = 0.0
         self._title = ""
 
     def start(self, total: int, title: str) -> None:
         """Begin a stretch."""
         self._total, self._done, self._said, self._title = total, 0, 0, title
+        self._began = self._said_at = time.monotonic()
+        self._skipped = 0
         if self._bars is not None:
             if self._task is not None:
                 self._bars.remove_task(self._task)
@@ -98,11 +105,22 @@ class BarProgress:
     def advance(self, amount: int = 1, note: str = "") -> None:
         """Count units; without a terminal, a line every tenth of the way."""
         self._done += amount
+        if amount > 1 and self._done == amount:
+            self._skipped = amount  # done before, by the run that is resumed: no measure of the pace
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, advance=amount, note=note)
-        elif self._total and 10 * self._done // self._total > self._said:
-            self._said = 10 * self._done // self._total
-            err.print(f"{self._title}: {self._done}/{self._total}  {note}".rstrip())
+        elif self._total:
+            self._line(note)
+
+    def _line(self, note: str) -> None:
+        """Print a line each tenth of the way, and each minute, with what is left at this pace."""
+        tenth, now = 10 * self._done // self._total, time.monotonic()
+        if tenth == self._said and now - self._said_at < SECONDS_BETWEEN_LINES:
+            return
+        self._said, self._said_at = tenth, now
+        left = (now - self._began) / max(1, self._done - self._skipped) * (self._total - self._done)
+        rest = f"  about {left:.0f} s left" if self._done > self._skipped and left >= 1 else ""
+        err.print(escape(f"{self._title}: {self._done}/{self._total}  {note}{rest}".rstrip()), soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""

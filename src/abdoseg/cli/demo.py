@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from abdoseg.cli._console import next_step, out, progress_bar, say
@@ -33,7 +34,7 @@ def demo(
         report = run_demo(folder, DemoSettings(cases, seed, steps, compare), progress)
     out.print(_table(report))
     out.print(f"DSC in percent, mean over {report.held_out} held-out phantoms, against the complete truth")
-    say(f"wrote {report.picture}")
+    say(f"wrote {escape(str(report.picture))}")
     next_step(f"abdoseg status -w {folder / 'workspace'}, or abdoseg eval --by subject -w {folder / 'workspace'}")
 
 

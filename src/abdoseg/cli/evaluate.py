@@ -1,5 +1,6 @@
 """``abdoseg eval``."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,6 +66,7 @@ def evaluate(
             scores = _folders(pred, ref, card, missing, settings, progress)
         else:
             scores = _run(workspace, run, split, device, settings, progress)
+    _require_scores(scores)
     rows = summarise(scores, groups)
     if format_ == "table":
         from abdoseg.cli._tables import rich_table
@@ -73,6 +75,16 @@ def evaluate(
         next_step("abdoseg eval --by dataset, --by subject, or --format json")
     else:
         typer.echo(format_rows(rows, format_))
+
+
+def _require_scores(scores: "list[Score]") -> None:
+    """Say why there is nothing to show, with status 1, when no structure of any case could be scored."""
+    if any(score.value is not None for score in scores):
+        return
+    counts = Counter(score.outcome.value for score in scores)
+    why = ", ".join(f"{n} {outcome}" for outcome, n in counts.items()) or "no structure at all"
+    warn(f"nothing to score: {why} (structures times cases)")
+    raise typer.Exit(1)
 
 
 def _settings(absent: str, min_voxels: int) -> "EvalSettings":

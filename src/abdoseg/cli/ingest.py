@@ -1,10 +1,10 @@
 """``abdoseg ingest``."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from abdoseg.cli._console import DEFAULT_WORKSPACE, WorkspaceOption, next_step, out, progress_bar, say, warn
@@ -27,19 +27,30 @@ def ingest(
     repair: what is there is skipped.
     """
     from abdoseg.cards import load_cards
+    from abdoseg.errors import NoCasesError
+    from abdoseg.readers.layouts import require_source_folder
     from abdoseg.steps.ingest import ingest as run_ingest
     from abdoseg.steps.ingest import worker_pool
     from abdoseg.store import Workspace
 
     cards = load_cards(card)
+    require_source_folder(folder)
     store = Workspace.create(workspace)
-    failed = False
+    failed, strangers = False, []
     for one in cards:
-        say(f"[bold]{one.id}[/] {one.title}")
-        with worker_pool(_processes(jobs, folder)) as pool, progress_bar() as progress:
-            report = run_ingest(store, one, folder, replace=replace, limit=limit, executor=pool, progress=progress)
+        say(f"[bold]{one.id}[/] {escape(one.title)}")
+        try:
+            with worker_pool(_processes(jobs, folder)) as pool, progress_bar() as progress:
+                report = run_ingest(store, one, folder, replace=replace, limit=limit, executor=pool, progress=progress)
+        except NoCasesError as error:
+            strangers.append(error)
+            continue
         _print(report)
         failed |= report.failed
+    if len(strangers) == len(cards):
+        raise strangers[0]
+    for stranger in strangers:
+        warn(str(stranger))
     next_step("abdoseg status, or abdoseg train")
     if failed:
         raise typer.Exit(1)
@@ -47,8 +58,10 @@ def ingest(
 
 def _processes(jobs: int, folder: Path) -> int:
     """Return how many processes to start: none for a handful of files, as starting one takes seconds."""
+    from abdoseg.devices import available_cores
+
     few = folder.is_dir() and sum(1 for _, _ in zip(range(9), folder.rglob("*.nii*"), strict=False)) < 9
-    return jobs or (1 if few else os.cpu_count() or 1)
+    return jobs or (1 if few else available_cores())
 
 
 def _print(report: "IngestReport") -> None:
@@ -74,7 +87,7 @@ def _print_cases(title: str, reasons: dict[str, str], at_most: int = 20) -> None
     table.add_column(title, no_wrap=True)
     table.add_column("reason", overflow="fold")
     for case, reason in sorted(reasons.items())[:at_most]:
-        table.add_row(case, reason)
+        table.add_row(escape(case), escape(reason))
     out.print(table)
     if len(reasons) > at_most:
         out.print(f"... and {len(reasons) - at_most} more: abdoseg status --json lists all")

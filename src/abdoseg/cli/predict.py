@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from abdoseg.cli._console import (
@@ -62,5 +63,5 @@ def _print(report: "PredictionReport") -> None:
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in report.seconds.items())
     say(f"seconds: {seconds}")
     for path in report.outputs:
-        say(f"wrote {path}")
+        say(f"wrote {escape(str(path))}")
     next_step("open the label map over the scan in any viewer")

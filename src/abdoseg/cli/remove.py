@@ -13,9 +13,11 @@ def remove(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Take a source, or one case of it, out of the workspace. The source's own files are not touched."""
+    from abdoseg.cards import expand_aliases
     from abdoseg.store import Workspace
 
-    keys = Workspace.open(workspace).remove(source, case)
+    store = Workspace.open(workspace)
+    keys = [key for one in expand_aliases([source]) for key in store.remove(one, case)]
     out.print(
         f"removed {len(keys)} case{'s' if len(keys) > 1 else ''}; `abdoseg ingest {source} FOLDER` takes them again"
     )

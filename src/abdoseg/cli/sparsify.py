@@ -20,6 +20,7 @@ def sparsify(
 
     No voxel is copied. Validation and test cases keep all labels. `--view full` shows all labels again.
     """
+    from abdoseg.cards import expand_aliases
     from abdoseg.steps.sparsify import sparsify as make
     from abdoseg.store import Workspace
     from abdoseg.views import FULL_VIEW
@@ -30,9 +31,10 @@ def sparsify(
         store.activate_view(FULL_VIEW)
         out.print("active view: [bold]full[/], all labels")
         return
-    report = make(store, axes, frac, sources=split_names(sources), name=name)
-    out.print(f"active view: [bold]{report.view.name}[/], thins {report.cases[0]} of {report.cases[1]} annotated cases")
+    report = make(store, axes, frac, sources=expand_aliases(split_names(sources)), name=name)
+    thinned, annotated = report.cases
+    out.print(f"active view: [bold]{report.view.name}[/], thins {thinned} of {annotated} annotated training cases")
     for axis, (kept, total) in report.slices.items():
         out.print(f"  {axis}: {kept} of {total} slices keep their labels ({100 * kept / max(1, total):.1f} %)")
-    out.print("  it applies to training cases; `abdoseg sparsify --view full` shows all labels again")
+    out.print("  validation and test keep all labels; `sparsify --view full` shows them all again")
     next_step("abdoseg train")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from abdoseg.cli._console import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption, next_step, out, print_json, warn
@@ -16,11 +17,13 @@ def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption =
     if as_json:
         print_json(facts)
         return
-    out.print(f"workspace [bold]{facts['workspace']}[/], {facts['spacing_mm']:g} mm")
+    out.print(f"workspace [bold]{escape(facts['workspace'])}[/], {facts['spacing_mm']:g} mm")
     _sources(facts["sources"])
     _structures(facts["structures"])
     _views(facts)
     _runs(facts["runs"])
+    for reason in facts["damaged_runs"].values():
+        warn(reason)
     next_step("abdoseg train" if facts["sources"] else "abdoseg ingest CARD FOLDER")
 
 
@@ -69,4 +72,4 @@ def _runs(runs: list[dict[str, Any]]) -> None:
         if run["changed_cases"]:
             warn(f"{len(run['changed_cases'])} of its cases are gone or changed: {', '.join(run['changed_cases'][:3])}")
         if run["leaks"]:
-            warn(f"equal scans on both sides of its split: {', '.join(run['leaks'][:4])}; train a new run")
+            warn(f"it trained on scans that are held out today: {', '.join(run['leaks'][:4])}; train a new run")

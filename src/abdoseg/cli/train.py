@@ -17,8 +17,7 @@ from abdoseg.cli._console import (
 )
 
 if TYPE_CHECKING:
-    from abdoseg.config import TrainConfig
-    from abdoseg.runs import RunData
+    from abdoseg.runs import Run
 
 
 def train(
@@ -42,9 +41,11 @@ def train(
 
     The same command again goes on with an unfinished run of that configuration; another configuration is a new run.
     """
+    from abdoseg.cards import expand_aliases
     from abdoseg.config import make_config
     from abdoseg.devices import choose_device
-    from abdoseg.runs import freeze
+    from abdoseg.errors import ConfigError
+    from abdoseg.runs import plan_run
     from abdoseg.steps.train import train as run_training
     from abdoseg.store import Workspace
 
@@ -56,18 +57,23 @@ def train(
         "method": method,
         "sampler": sampler,
         "view": view or store.active_view_name(),
-        "sources": split_names(sources) or None,
+        "sources": expand_aliases(split_names(sources)) or None,
         "steps": steps,
         "seed": seed,
         "fold": _fold(fold),
         **_parse_settings(settings),
     }
     config = make_config(chosen, overrides)
-    plan = _plan(config, freeze(store, config), str(where))
-    if dry_run and as_json:
+    if as_json and not dry_run:
+        raise ConfigError("--json: prints the plan; add --dry-run")
+    run, new = plan_run(store, config, name)
+    plan = _plan(run, str(where))
+    if as_json:
         print_json(plan)
         return
     _say_plan(plan, chosen_here=preset is None)
+    if not new and run.status != "finished":
+        say(f"run [bold]{run.name}[/] goes on from its last checkpoint, with the cases it froze when it started")
     if dry_run:
         return
     with progress_bar() as progress:
@@ -82,10 +88,11 @@ def _fold(text: str | None) -> tuple[int, int] | None:
 
     if text is None:
         return None
-    k, _, n = text.partition("/")
-    if not (k.isdigit() and n.isdigit()):
-        raise ConfigError(f"--fold {text}: expected K/N, for example 1/5")
-    return int(k), int(n)
+    try:
+        k, n = (int(part) for part in text.split("/"))
+    except ValueError as error:
+        raise ConfigError(f"--fold {text}: expected K/N, for example 1/5") from error
+    return k, n
 
 
 def _parse_settings(texts: list[str] | None) -> dict[str, Any]:
@@ -106,9 +113,9 @@ def _parse_settings(texts: list[str] | None) -> dict[str, Any]:
     return values
 
 
-def _plan(config: "TrainConfig", data: "RunData", device: str) -> dict[str, Any]:
-    sides = {side: len(data.keys(side)) for side in ("train", "val", "test")}
-    return {"device": device, "config": config.model_dump(mode="json"), "cases": sides}
+def _plan(run: "Run", device: str) -> dict[str, Any]:
+    sides = {side: len(run.data.keys(side)) for side in ("train", "val", "test")}
+    return {"run": run.name, "device": device, "config": run.config.model_dump(mode="json"), "cases": sides}
 
 
 def _say_plan(plan: dict[str, Any], *, chosen_here: bool) -> None:

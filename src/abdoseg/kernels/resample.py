@@ -60,7 +60,7 @@ def _split(positions: NDArray[np.float64], n: int) -> tuple[NDArray[np.int64], N
 
 
 @numba.njit(cache=True, parallel=True, fastmath=False, nogil=True)
-def _linear(array, lows, fracs, low, gain, levels, out):  # type: ignore[no-untyped-def] # noqa: PLR0917
+def _linear(array, lows, fracs, low, gain, levels, out):  # type: ignore[no-untyped-def]
     nx, ny, nz = out.shape
     sx, sy, sz = array.shape
     for i in numba.prange(nx):

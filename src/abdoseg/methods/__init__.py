@@ -1,6 +1,6 @@
 """Methods: how a network learns from annotation groups.
 
-A method pairs a loss with a way to predict. To add one: write ``<name>.py`` with a function
+A method is a loss on the same batches. To add one: write ``<name>.py`` with a function
 ``(logits, batch, settings) -> LossParts`` and add a line to :data:`METHODS`. Methods share networks, sampler and
 data, so that a comparison compares methods.
 """

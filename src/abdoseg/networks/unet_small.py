@@ -1,10 +1,12 @@
 """A small 3D U-Net for the CPU demo and the tests: under a million parameters, most accuracy a CPU second.
 
-Convolutions at full resolution dominate the time of a 3D network on a CPU, so there are two of them only, 16
-channels wide, and skips are added, not concatenated. Depth is cheap: five levels and a residual convolution
-at each let every voxel see 123 voxels along each axis, all of a 48^3 patch. Weights are kept in
-channels-last order, which oneDNN's convolutions and group norm run faster; the activations follow the
-weights.
+Convolutions at full resolution dominate the time of a 3D network on a CPU. This one has none: every 2 x 2 x 2 block of
+voxels becomes one voxel of 8 channels, a U-Net with added skips works from there on, and its head gives each block the
+logits of its 8 voxels. No voxel is averaged away, and channels are cheap: on one batch it learnt faster a step than a
+U-Net of 16 channels at full resolution (dice loss 0.60 against 0.74 after 60 steps), in two thirds of the time.
+
+The norm is a group norm of one channel a group, which learnt about twice as fast as groups of 8; as a group norm it
+keeps the channels-last order of the weights, which oneDNN runs faster.
 """
 
 from itertools import pairwise
@@ -15,18 +17,17 @@ from torch.nn import functional
 
 from abdoseg.networks.checkpointing import run
 
-WIDTHS = (16, 32, 48, 64, 96)
-"""Channels at full, 1/2, 1/4, 1/8 and 1/16 resolution."""
+WIDTHS = (32, 48, 64, 96)
+"""Channels at 1/2, 1/4, 1/8 and 1/16 resolution."""
+
+BLOCK = 2
+"""Voxels a side that share one position of the first level."""
 
 _SLOPE = 0.01
 
 
 class ConvNormAct(nn.Module):
-    """3^3 convolution, norm, leaky ReLU; with ``residual``, plus the input.
-
-    The norm is a group norm of one channel a group: on one batch it learnt about twice as fast as groups of 8 (focal
-    0.17 against 0.38 after 60 steps), and as a group norm it keeps the channels-last order that an instance norm loses.
-    """
+    """3^3 convolution, norm, leaky ReLU; with ``residual``, plus the input."""
 
     def __init__(self, width_in: int, width_out: int, *, stride: int = 1, residual: bool = False) -> None:
         super().__init__()
@@ -57,6 +58,33 @@ class UpAdd(nn.Module):
         return mixed
 
 
+def blocks_to_channels(x: Tensor) -> Tensor:
+    """Map ``(B, C, X, Y, Z)`` to ``(B, 8 C, X/2, Y/2, Z/2)``; :func:`channels_to_blocks` undoes it."""
+    b, c, *sides = x.shape
+    i, j, k = (side // BLOCK for side in sides)
+    blocks = x.reshape(b, c, i, BLOCK, j, BLOCK, k, BLOCK).permute(0, 1, 3, 5, 7, 2, 4, 6)
+    return blocks.reshape(b, c * BLOCK**3, i, j, k)
+
+
+def channels_to_blocks(x: Tensor) -> Tensor:
+    """Map ``(B, 8 C, X, Y, Z)`` to ``(B, C, 2X, 2Y, 2Z)``."""
+    b, c, i, j, k = x.shape
+    blocks = x.reshape(b, c // BLOCK**3, BLOCK, BLOCK, BLOCK, i, j, k).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return blocks.reshape(b, c // BLOCK**3, BLOCK * i, BLOCK * j, BLOCK * k)
+
+
+class BlockHead(nn.Module):
+    """1^3 convolution to the logits of the 8 voxels of each block."""
+
+    def __init__(self, width_in: int, out_channels: int) -> None:
+        super().__init__()
+        self.logits = nn.Conv3d(width_in, out_channels * BLOCK**3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features ``(B, in, X/2, Y/2, Z/2)`` to logits ``(B, out, X, Y, Z)``."""
+        return channels_to_blocks(self.logits(x))
+
+
 class UNetSmall(nn.Module):
     """The small U-Net.
 
@@ -75,18 +103,19 @@ class UNetSmall(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, checkpointing: bool = False) -> None:
         super().__init__()
         self.checkpointing = checkpointing
-        self.stem = ConvNormAct(in_channels, WIDTHS[0])
+        self.stem = ConvNormAct(in_channels * BLOCK**3, WIDTHS[0])
         self.down = nn.ModuleList(
             nn.Sequential(ConvNormAct(wide, deep, stride=2), ConvNormAct(deep, deep, residual=True))
             for wide, deep in pairwise(WIDTHS)
         )
         self.up = nn.ModuleList(UpAdd(deep, wide) for wide, deep in reversed(list(pairwise(WIDTHS))))
-        self.head = nn.Conv3d(WIDTHS[0], out_channels, 1)
+        self.head = BlockHead(WIDTHS[0], out_channels)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last features ``(B, 16, X, Y, Z)`` and the deepest ``(B, 96, X/16, Y/16, Z/16)``."""
-        skips = [run(self.stem, x, checkpointing=self.checkpointing)]
+        """Return the last features ``(B, 32, X/2, Y/2, Z/2)`` and the deepest ``(B, 96, X/16, Y/16, Z/16)``."""
+        blocks = blocks_to_channels(x).contiguous(memory_format=torch.channels_last_3d)
+        skips = [run(self.stem, blocks, checkpointing=self.checkpointing)]
         for level in self.down:
             skips.append(run(level, skips[-1], checkpointing=self.checkpointing))
         last = deepest = skips.pop()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from abdoseg.cards import Card, Layout
-from abdoseg.errors import CardError, ConfigError
+from abdoseg.errors import ConfigError, NoCasesError
 
 _JUNK = re.compile(r"(^|/)(\._|__MACOSX/|\.DS_Store|desktop\.ini|Thumbs\.db)")
 
@@ -56,12 +56,18 @@ class Finding:
         Case id -> why it cannot be used.
     skipped
         Reason -> number of images passed over by the source's own design.
+    notes
+        Files that were left out although their case is taken.
+    twice
+        Those of ``faults`` that are complete in two places.
     """
 
     layout: str
     cases: list[CaseFiles]
     faults: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    twice: dict[str, str] = field(default_factory=dict)
 
 
 def find_cases(card: Card, folder: Path) -> Finding:
@@ -71,7 +77,7 @@ def find_cases(card: Card, folder: Path) -> Finding:
     ------
     ConfigError
         If the folder is missing, not a folder or empty.
-    CardError
+    NoCasesError
         If no layout of the card fits.
     """
     paths = _list_files(folder)
@@ -84,14 +90,21 @@ def find_cases(card: Card, folder: Path) -> Finding:
         f"{folder}: none of its {len(paths)} files fits card {card.id}; expected {expected}; "
         f"check the folder, or see `abdoseg cards show {card.id}`"
     )
-    raise CardError(msg)
+    raise NoCasesError(msg)
 
 
-def _list_files(folder: Path) -> list[str]:
+def require_source_folder(folder: Path) -> None:
+    """Raise ConfigError unless ``folder`` is a folder with something in it."""
     if not folder.exists():
         raise ConfigError(f"{folder}: no such folder; give the folder in which the source was unpacked")
     if not folder.is_dir():
         raise ConfigError(f"{folder}: is a file, expected a folder; unpack an archive first")
+    if not any(folder.iterdir()):
+        raise ConfigError(f"{folder}: the folder is empty; give the folder in which the source was unpacked")
+
+
+def _list_files(folder: Path) -> list[str]:
+    require_source_folder(folder)
     paths = [
         (Path(base) / name).relative_to(folder).as_posix()
         for base, _, names in os.walk(folder, followlinks=True)
@@ -149,7 +162,14 @@ def _find_layout(card: Card, layout: Layout, folder: Path, paths: list[str]) -> 
             _add(finding, layout, folder, (path, names), {p: labels[p] for p in own})
     for place, orphans in by_place.items():
         case = _fill(layout.case, dict(place))
-        finding.faults[case] = f"{orphans[0]}: a label without an image; expected {_fill(layout.image, dict(place))}"
+        reason = f"{orphans[0]}: a label without an image; expected {_fill(layout.image, dict(place))}"
+        finding.faults.setdefault(case, reason)
+    for case in {c.case for c in finding.cases} & set(finding.faults):
+        # The case is complete; what is left over is a copy of a part of it.
+        finding.notes.append(f"not used, as {case} is complete elsewhere: {finding.faults.pop(case)}")
+    # Two complete copies of a case: nobody can know which one is meant.
+    finding.cases[:] = [c for c in finding.cases if c.case not in finding.twice]
+    finding.faults.update(finding.twice)
     finding.skipped.update(skipped)
     return finding
 
@@ -168,13 +188,13 @@ def _add(
         expected = _fill(template.replace("{mask}", "*"), names)
         finding.faults[case] = f"{path}: an image without a label; expected {names['root']}{expected}"
         return
+    if "/" in case or case.startswith("."):
+        finding.faults[case] = f"{path}: its case id would be '{case}', expected a plain name; mend the card's case"
+        return
     twin = next((c for c in finding.cases if c.case == case), None)
     if twin:
         other = twin.image.relative_to(folder).as_posix()
-        finding.faults[case] = f"{path}: case {case} is there twice (also {other}); keep one"
-        finding.cases.remove(twin)
-        return
-    if case in finding.faults:
+        finding.twice[case] = f"{path}: case {case} is there twice (also {other}); keep one"
         return
     masks = {names["mask"]: folder / p for p, names in own.items()} if layout.masks else {}
     label = None if layout.masks else folder / next(iter(own))

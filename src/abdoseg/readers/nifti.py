@@ -12,6 +12,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from abdoseg.errors import CaseError
+from abdoseg.geometry import AFFINE_TOLERANCE_VOXELS, Grid, corner_distance_voxels
 from abdoseg.readers.scan import Scan, checked_scan
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -54,7 +55,10 @@ def _header_warnings(image: Any) -> tuple[str, ...]:
     sform, scode = image.get_sform(coded=True)
     if not qcode and not scode:
         return ("the header states no orientation; the array axes were taken as they are (check left and right)",)
-    if qcode and scode and np.abs(qform - sform).max() > 0.01 * max(1.0, np.abs(sform).max()):
+    if not (qcode and scode) or min(abs(np.linalg.det(form[:3, :3])) for form in (sform, qform)) < 1e-9:
+        return ()  # one of them alone; a singular one is refused by the affine's own check
+    grids = [Grid(image.shape[:3], form) for form in (sform, qform)]
+    if corner_distance_voxels(*grids) > AFFINE_TOLERANCE_VOXELS:
         return ("qform and sform disagree; the sform was taken",)
     return ()
 

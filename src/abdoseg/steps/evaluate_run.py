@@ -112,8 +112,8 @@ class _Predictor:
     def predict(self, workspace: Workspace, facts: CaseFacts) -> tuple[Label, Label]:
         """Return prediction and stored label, uint8 ``(X, Y, Z)``."""
         case = workspace.read_case(facts.key)
-        # The fingerprint in the name keeps a prediction from outliving the voxels it was made of.
-        path = self.folder / facts.source / f"{facts.case}.{facts.fingerprint[:8]}.nii.gz"
+        # The digest in the name keeps a prediction from outliving the voxels it was made of.
+        path = self.folder / facts.source / f"{facts.case}.{facts.digest[:8]}.nii.gz"
         if path.is_file():
             found: NDArray[np.uint8] = read_scan(path).array.astype(np.uint8)
             return found, case.label
@@ -125,13 +125,13 @@ class _Predictor:
 def _items(
     workspace: Workspace, run: Run, keys: list[str], predictor: _Predictor
 ) -> Iterator[tuple[CaseFacts, Annotation, Label, Label]]:
-    frozen = {case.key: case.fingerprint for case in run.data.cases}
+    frozen = {case.key: case.digest for case in run.data.cases}
     for key in keys:
         try:
             facts = workspace.read_facts(key)
         except WorkspaceError as error:
             raise RunError(f"run {run.name}: its case {key} is gone; ingest it again, or train a new run") from error
-        if facts.fingerprint != frozen[key]:
-            raise RunError(f"run {run.name}: its case {key} has other voxels now; train a new run")
+        if facts.digest != frozen[key]:
+            raise RunError(f"run {run.name}: its case {key} has other voxels or labels now; train a new run")
         prediction, label = predictor.predict(workspace, facts)
         yield facts, facts.groups, label, prediction

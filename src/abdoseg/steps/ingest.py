@@ -6,31 +6,37 @@ The path of one case: card + folder -> :mod:`abdoseg.readers.layouts` (files) ->
 """
 
 import csv
-import fcntl
+import ctypes
 import hashlib
-import os
+import json
 import shutil
+import signal
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from abdoseg import geometry, harmonise, relabel
 from abdoseg.anatomy import Anatomy
 from abdoseg.annotation import Annotation
-from abdoseg.cards import Card
+from abdoseg.cards import Card, check_structures
 from abdoseg.case import Case, CaseFacts, Foreground
 from abdoseg.errors import CardError, CaseError, WorkspaceError
+from abdoseg.modality import modality_warning
 from abdoseg.progress import SILENT, Progress
 from abdoseg.readers import Scan, read_scan
 from abdoseg.readers.layouts import CaseFiles, Finding, find_cases
 from abdoseg.store import IngestRecord, Workspace
-from abdoseg.store.arrays import is_case, write_case
+from abdoseg.store.arrays import is_case, open_source, write_case
 from abdoseg.types import SplitName
 
 
@@ -113,8 +119,10 @@ def ingest(
     WorkspaceError
         If the workspace cannot be written, or another ingest of this source is running.
     """
+    check_structures(card)
     finding = find_cases(card, folder)
     report = IngestReport(card.id, quarantined=dict(finding.faults), skipped=dict(finding.skipped))
+    report.warnings.extend(finding.notes)
     for case in [c for c in card.exclude if any(f.case == c for f in finding.cases)]:
         report.quarantined[case] = f"excluded by the card: {card.exclude[case]}"
     with _locked(workspace, card.id):
@@ -125,15 +133,22 @@ def ingest(
             progress.advance(1, job.files.case)
         report.taken.sort(key=lambda facts: facts.case)
         _check_whole(card, finding, report)
-        workspace.write_record(
-            IngestRecord(
-                source=card.id,
-                card_digest=card_digest(card),
-                quarantined=dict(sorted(report.quarantined.items())),
-                skipped=report.skipped,
-            )
-        )
+        _write_record(workspace, report, {files.case for files in finding.cases} - {j.files.case for j in jobs})
     return report
+
+
+def _write_record(workspace: Workspace, report: IngestReport, untried: set[str]) -> None:
+    """Save what could not be taken; what an earlier ingest said of cases that this one did not try stays."""
+    before = workspace.records().get(report.source)
+    kept = {c: r for c, r in before.quarantined.items() if c in untried} if before else {}
+    for case in report.present:
+        kept.pop(case, None)
+    quarantined = dict(sorted({**kept, **report.quarantined}.items()))
+    try:
+        workspace.write_record(IngestRecord(source=report.source, quarantined=quarantined, skipped=report.skipped))
+    except WorkspaceError as error:
+        # A full disk: the cases above have said so, and their reasons must still be shown.
+        report.warnings.append(str(error))
 
 
 @contextmanager
@@ -145,13 +160,24 @@ def worker_pool(jobs: int) -> Iterator[Executor | None]:
     if jobs <= 1:
         yield None
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    try:
         yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Have this worker killed when its parent dies, lest it go on writing cases that nobody waits for."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def card_digest(card: Card) -> str:
-    """Return a hash of what a card says about files, labels and annotation."""
-    return hashlib.sha256(card.model_dump_json().encode()).hexdigest()[:16]
+    """Return a hash of what a card says about labels, annotation and split."""
+    facts = card.model_dump_json(include={"modality", "annotated", "labels", "dropped", "masks", "split", "exceptions"})
+    return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
 def _note(report: IngestReport, case: str, outcome: CaseFacts | str) -> None:
@@ -173,9 +199,9 @@ def _jobs(
             report.present.append(files.case)
         else:
             jobs.append(_Job(card, files, rows.get(files.case, {}), workspace))
-    record = workspace.records().get(card.id)
-    if report.present and record is not None and record.card_digest != card_digest(card):
-        report.warnings.append("the card changed since the present cases were taken; --replace takes them again")
+    old = [c for c in report.present if workspace.read_facts(f"{card.id}/{c}").card_digest != card_digest(card)]
+    if old:
+        report.warnings.append(f"the card changed since {len(old)} cases were taken; --replace takes them again")
     return jobs
 
 
@@ -186,7 +212,11 @@ def _run(jobs: list[_Job], executor: Executor | None) -> Iterator[tuple[_Job, Ca
         return
     futures = {executor.submit(_ingest_case, job): job for job in jobs}
     for future in as_completed(futures):
-        yield futures[future], future.result()
+        try:
+            outcome = future.result()
+        except BrokenProcessPool:
+            outcome = "its process was killed, perhaps for memory; run the same command with fewer --jobs"
+        yield futures[future], outcome
 
 
 def _ingest_case(job: _Job) -> CaseFacts | str:
@@ -194,7 +224,7 @@ def _ingest_case(job: _Job) -> CaseFacts | str:
     try:
         case = build_case(job.card, job.files, job.row, job.workspace)
         foreground = Foreground.of(case.label, len(job.workspace.anatomy))
-        write_case(job.workspace.case_folder(case.facts.key), job.workspace.incoming, case, foreground)
+        write_case(job.workspace.case_folder(case.facts.key), job.workspace.incoming / job.card.id, case, foreground)
     except (CaseError, CardError) as error:
         return str(error)
     except MemoryError:
@@ -218,6 +248,7 @@ def build_case(card: Card, files: CaseFiles, row: dict[str, str], workspace: Wor
     )
     label = harmonise.harmonise_label(relabelled.label, image.affine, harmonised.grid)
     ids = settings.anatomy.ids_of(relabelled.annotated)
+    annotation = Annotation.partial(ids, len(settings.anatomy)).to_json()
     suspect = (f"suspect: {card.suspect[files.case]}",) if files.case in card.suspect else ()
     facts = CaseFacts(
         case=files.case,
@@ -232,10 +263,13 @@ def build_case(card: Card, files: CaseFiles, row: dict[str, str], workspace: Wor
         scale=harmonised.scale,
         offset=harmonised.offset,
         window=harmonised.window,
-        annotation=Annotation.partial(ids, len(settings.anatomy)).to_json(),
+        annotation=annotation,
         voxels=_count(label, settings.anatomy),
         fingerprint=_fingerprint(harmonised.image),
-        warnings=(*image.warnings, *relabelled.warnings, *suspect),
+        digest=_digest(harmonised, label, annotation),
+        settings_digest=settings.digest(),
+        card_digest=card_digest(card),
+        warnings=(*image.warnings, *modality_warning(image.array, card.modality), *relabelled.warnings, *suspect),
         done=(*_geometry_done(image, settings.spacing_mm), *relabelled.done),
     )
     return Case(facts, harmonised.image, label)
@@ -262,6 +296,14 @@ def _count(label: NDArray[np.uint8], anatomy: Anatomy) -> dict[str, int]:
 
 def _fingerprint(image: NDArray[np.int16]) -> str:
     return hashlib.sha256(np.ascontiguousarray(image).tobytes() + str(image.shape).encode()).hexdigest()[:32]
+
+
+def _digest(harmonised: harmonise.HarmonisedImage, label: NDArray[np.uint8], annotation: dict[str, Any]) -> str:
+    facts = json.dumps([annotation, np.round(harmonised.grid.affine, 4).tolist(), harmonised.window])
+    hashed = hashlib.sha256(facts.encode())
+    hashed.update(np.ascontiguousarray(harmonised.image).tobytes())
+    hashed.update(np.ascontiguousarray(label).tobytes())
+    return hashed.hexdigest()[:32]
 
 
 def _official_side(card: Card, files: CaseFiles, row: dict[str, str]) -> SplitName | None:
@@ -305,21 +347,19 @@ def _check_whole(card: Card, finding: Finding, report: IngestReport) -> None:
 
 @contextmanager
 def _locked(workspace: Workspace, source: str) -> Iterator[None]:
-    """Hold the source's lock and clean up what a killed ingest of it left behind."""
-    path = workspace.path / "sources" / f".{source}.lock"
+    """Hold the source's lock, clean up what a killed ingest of it left behind, and make its Zarr group."""
     try:
-        workspace.incoming.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT)
+        (workspace.path / "sources").mkdir(parents=True, exist_ok=True)
+        with FileLock(workspace.path / "sources" / f".{source}.lock", timeout=0):
+            shutil.rmtree(workspace.incoming / source, ignore_errors=True)
+            (workspace.incoming / source).mkdir(parents=True)
+            open_source(workspace.source_folder(source), {"abdoseg_source": source})
+            yield
+            shutil.rmtree(workspace.incoming / source, ignore_errors=True)
+    except WorkspaceError:
+        raise
+    except Timeout as error:
+        raise WorkspaceError(f"{source}: another ingest of this source is running; wait for it to end") from error
     except OSError as error:
-        msg = f"{workspace.path}: cannot be written ({error.strerror}); check permissions or choose --workspace"
+        msg = f"{workspace.path}: cannot be written ({error.strerror}); check space, permissions or --workspace"
         raise WorkspaceError(msg) from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise WorkspaceError(f"{source}: another ingest of this source is running; wait for it to end") from error
-        for leftover in workspace.incoming.glob(f"{source}-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield
-    finally:
-        os.close(handle)

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from abdoseg.annotation import AXES
 from abdoseg.errors import ConfigError, unknown_name
+from abdoseg.runs import decide_sides
 from abdoseg.store import Workspace
 from abdoseg.views import FULL_VIEW, View
 
@@ -20,7 +21,7 @@ class SparsifyReport:
     view
         The view, now active.
     cases
-        Number of annotated cases whose labels it thins, and of annotated cases in all.
+        Number of annotated training cases whose labels it thins, and of annotated training cases in all.
     slices
         For each view direction, annotated slices kept and before, over those cases.
     """
@@ -81,8 +82,10 @@ def sparsify(
 
 
 def describe_view(workspace: Workspace, view: View) -> SparsifyReport:
-    """Count what a view keeps of the workspace's annotated cases, without reading a voxel."""
-    annotated = [facts for facts in workspace.facts() if facts.groups.has_annotation]
+    """Count what a view keeps of the workspace's annotated training cases, without reading a voxel."""
+    everything = workspace.facts()
+    sides = decide_sides(everything, workspace.settings.split_seed)
+    annotated = [f for f in everything if sides[f.key] == "train" and f.groups.has_annotation]
     thinned = [facts for facts in annotated if view.applies_to(facts.source)]
     slices = {}
     for name in view.axes:

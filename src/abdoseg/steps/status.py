@@ -5,9 +5,10 @@ from typing import Any
 
 from abdoseg.annotation import AXES
 from abdoseg.case import CaseFacts
-from abdoseg.runs import Run, list_runs, split_sides
+from abdoseg.runs import Run, damaged_runs, decide_sides, list_runs
 from abdoseg.steps.sparsify import describe_view
 from abdoseg.store import Workspace
+from abdoseg.types import SplitName
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
@@ -18,10 +19,10 @@ def status(workspace: Workspace) -> dict[str, Any]:
     dict
         ``workspace``, ``spacing_mm``, ``structures`` (name -> cases annotated, cases with voxels), ``sources`` (one
         dict each: cases, modality, patients, annotated, sides of the split, repaired, quarantined with reasons),
-        ``views``, ``active_view`` and ``runs``.
+        ``views``, ``active_view``, ``runs`` and ``damaged_runs``.
     """
     facts = workspace.facts()
-    sides = split_sides(facts, workspace.settings.split_seed)
+    sides = decide_sides(facts, workspace.settings.split_seed)
     records = workspace.records()
     names = sorted({f.source for f in facts} | set(records))
     quarantined = {name: records[name].quarantined if name in records else {} for name in names}
@@ -32,7 +33,8 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "structures": _structures(workspace, facts),
         "active_view": workspace.active_view_name(),
         "views": [_view(workspace, view.name) for view in workspace.views()],
-        "runs": [_run(run, {f.key: f for f in facts}) for run in list_runs(workspace)],
+        "runs": [_run(run, {f.key: f for f in facts}, sides) for run in list_runs(workspace)],
+        "damaged_runs": damaged_runs(workspace),
     }
 
 
@@ -75,8 +77,8 @@ def _view(workspace: Workspace, name: str) -> dict[str, Any]:
     }
 
 
-def _run(run: Run, facts: dict[str, CaseFacts]) -> dict[str, Any]:
-    gone = [c.key for c in run.data.cases if c.key not in facts or facts[c.key].fingerprint != c.fingerprint]
+def _run(run: Run, facts: dict[str, CaseFacts], sides: dict[str, SplitName]) -> dict[str, Any]:
+    gone = [c.key for c in run.data.cases if c.key not in facts or facts[c.key].digest != c.digest]
     metrics = run.last_metrics()
     return {
         "run": run.name,
@@ -88,16 +90,13 @@ def _run(run: Run, facts: dict[str, CaseFacts]) -> dict[str, Any]:
         "step": run.config.steps if run.status == "finished" else metrics.get("step", 0),
         "steps": run.config.steps,
         "changed_cases": gone,
-        "leaks": _leaks(run, facts),
+        "leaks": _leaks(run, facts, sides),
     }
 
 
-def _leaks(run: Run, facts: dict[str, CaseFacts]) -> list[str]:
-    """Return the scans that the run trained on and that stand, equal to the voxel, on another side today or then."""
-    sides: dict[str, set[str]] = {}
-    for case in run.data.cases:
-        known = facts.get(case.key)
-        if known is not None:
-            sides.setdefault(known.fingerprint, set()).add(case.side)
-    mixed = {print_ for print_, s in sides.items() if "train" in s and len(s) > 1}
-    return sorted(key for key, f in facts.items() if f.fingerprint in mixed)
+def _leaks(run: Run, facts: dict[str, CaseFacts], sides: dict[str, SplitName]) -> list[str]:
+    """Return the cases a run trained on whose scan, equal to the voxel, is validation or test today."""
+    if run.config.fold is not None:
+        sides = decide_sides(list(facts.values()), run.data.settings.split_seed, run.config.fold)
+    held_out = {f.fingerprint for key, f in facts.items() if sides[key] != "train"}
+    return [key for key in run.data.keys("train") if key in facts and facts[key].fingerprint in held_out]

@@ -8,12 +8,14 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from abdoseg.annotation import Annotation
@@ -24,6 +26,7 @@ from abdoseg.config import TrainConfig
 from abdoseg.devices import choose_device
 from abdoseg.errors import RunError, WorkspaceError
 from abdoseg.files import write_text
+from abdoseg.interrupts import deferred_interrupts
 from abdoseg.methods import METHODS
 from abdoseg.methods.parts import LossFunction, LossParts, LossSettings, TorchBatch
 from abdoseg.networks import build_network
@@ -87,22 +90,46 @@ def train(
     ConfigError, RunError, WorkspaceError
         If there is nothing to learn from, a frozen case changed, the loss is not finite, or nothing can be written.
     KeyboardInterrupt
-        After the state was saved.
+        On Ctrl-C or a request to terminate, between two steps and after the state was saved.
     """
     run, _ = start_run(workspace, config, name)
     if run.status == "finished":
         return TrainReport(run, config.steps, 0.0, "already finished")
-    stream = open_stream(workspace, run)
+    with _alone(run):
+        stream = open_stream(workspace, run)
+        _say_what_cannot_be_drawn(run, stream, progress)
+        trainer = _Trainer(run, stream, choose_device(device))
+        start = time.perf_counter()
+        done = trainer.run_to(min(config.steps, stop_after or config.steps), progress)
+        seconds = time.perf_counter() - start
+        if done < config.steps:
+            return TrainReport(run, done, seconds, "stopped")
+        save_model(run, trainer.network)
+        return TrainReport(run, done, seconds, "trained")
+
+
+@contextmanager
+def _alone(run: Run) -> Iterator[None]:
+    """Refuse to train a run that another process is training."""
+    try:
+        with FileLock(run.folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise RunError(f"run {run.name}: another process is training it; wait for it, or choose --name") from error
+
+
+def _say_what_cannot_be_drawn(run: Run, stream: PatchStream, progress: Progress) -> None:
+    annotated = {c for _, annotation in stream.cases for c in annotation.structure_ids}
+    drawn = {name for facts, _ in stream.cases for name in facts.voxels}
     for structure in stream.sampler.skipped:
-        progress.say(f"{run.anatomy.structure(structure).title}: nobody annotated it here; it cannot be learnt")
-    trainer = _Trainer(run, stream, choose_device(device))
-    start = time.perf_counter()
-    done = trainer.run_to(min(config.steps, stop_after or config.steps), progress)
-    seconds = time.perf_counter() - start
-    if done < config.steps:
-        return TrainReport(run, done, seconds, "stopped")
-    save_model(run, trainer.network)
-    return TrainReport(run, done, seconds, "trained")
+        s = run.anatomy.structure(structure)
+        if structure not in annotated:
+            reason = "no training case annotates it; it cannot be learnt"
+        elif s.name not in drawn:
+            reason = "annotated, but no training case holds it; it cannot be learnt"
+        else:
+            reason = "the view hides all its voxels; it cannot be learnt"
+        progress.say(f"{s.title}: {reason}")
 
 
 def open_stream(workspace: Workspace, run: Run) -> PatchStream:
@@ -133,8 +160,9 @@ def training_cases(workspace: Workspace, run: Run) -> list[tuple[CaseFacts, Anno
             raise RunError(
                 f"run {run.name}: its case {frozen.key} is gone; ingest it again or start a new run"
             ) from error
-        if facts.fingerprint != frozen.fingerprint:
-            raise RunError(f"run {run.name}: its case {frozen.key} has other voxels now; start a new run with --name")
+        if facts.digest != frozen.digest:
+            msg = f"run {run.name}: its case {frozen.key} has other voxels or labels now; start a new run with --name"
+            raise RunError(msg)
         annotation = facts.groups
         if run.data.view is not None:
             annotation = run.data.view.apply(annotation, facts.source, facts.shape)
@@ -180,19 +208,17 @@ class _Trainer:
         progress.advance(self.step)
         saved_at = time.monotonic()
         batches = _batches(self.stream, config.batch, self.step, last)
-        try:
+        with closing(batches), deferred_interrupts() as asked_to_stop:
             for batch in batches:
                 parts = self._update(batch)
                 self.log.add(self.step, parts, config.learning_rate_at(self.step - 1))
                 progress.advance(1, self.log.note())
+                if asked_to_stop():
+                    self.save()
+                    raise KeyboardInterrupt
                 if time.monotonic() - saved_at > config.checkpoint_seconds and self.step < last:
                     self.save()
                     saved_at = time.monotonic()
-        except KeyboardInterrupt:
-            self.save()
-            raise
-        finally:
-            batches.close()
         self.save()
         return self.step
 

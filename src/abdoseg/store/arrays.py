@@ -4,8 +4,8 @@ Chunks of 32 voxels in one shard an array: a patch reads few bytes, a case is se
 can open it.
 """
 
-import contextlib
-import os
+import errno
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ FORMAT_VERSION = 1
 """Version of the case layout; written into every case, raised when a reader of the old one would misread."""
 
 CHUNK = 32
+
+ARRAYS = ("image", "label", "foreground")
 
 
 def write_case(folder: Path, incoming: Path, case: Case, foreground: Foreground) -> None:
@@ -41,20 +43,40 @@ def write_case(folder: Path, incoming: Path, case: Case, foreground: Foreground)
     CaseError
         If it cannot be written (disk full, no permission); nothing is left behind.
     """
-    building = incoming / f"{case.facts.source}-{case.facts.case}-{os.getpid()}"
+    building = incoming / f"{case.facts.case}-{secrets.token_hex(4)}"
     try:
-        shutil.rmtree(building, ignore_errors=True)
         _write_group(building, case, foreground)
-        if folder.exists():
-            shutil.rmtree(folder)
+        _require_whole(building)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_case(folder, incoming)
         building.rename(folder)
     except OSError as error:
         reason = error.strerror or str(error)
         raise CaseError(f"{folder}: cannot be written ({reason}); free space or check the permissions") from error
     finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def remove_case(folder: Path, incoming: Path) -> None:
+    """Take a case away in one move, so that a kill leaves either all of it or nothing; no case is no error."""
+    if folder.exists():
+        incoming.mkdir(parents=True, exist_ok=True)
+        trash = incoming / f"{folder.name}-{secrets.token_hex(4)}"
+        folder.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+
+def open_source(folder: Path, facts: dict[str, str]) -> None:
+    """Make the Zarr group that holds a source's cases, unless it is there."""
+    zarr.open_group(folder, mode="a", zarr_format=3, attributes=dict(facts))
+
+
+def _require_whole(building: Path) -> None:
+    """Refuse a build whose files somebody removed meanwhile: Zarr makes missing groups again, empty."""
+    names = ("zarr.json", *(f"{name}/zarr.json" for name in ARRAYS))
+    missing = [name for name in names if not (building / name).is_file()]
+    if missing:
+        raise FileNotFoundError(errno.ENOENT, f"{missing[0]} went missing while the case was written")
 
 
 def _write_group(path: Path, case: Case, foreground: Foreground) -> None:
@@ -102,9 +124,9 @@ def is_case(folder: Path) -> bool:
 
 
 def _array(group: zarr.Group, name: str) -> NDArray[Any]:
-    array = group[name]
+    array = group.get(name)
     if not isinstance(array, zarr.Array):
-        raise WorkspaceError(f"{group.store_path}: {name} is not an array; ingest the case again with --replace")
+        raise WorkspaceError(f"{group.store_path}: has no array {name}; ingest the case again with --replace")
     return np.asarray(array[...])
 
 

@@ -5,10 +5,13 @@ what the last ingest could not take, ``views/<name>.json`` the recipe of a spars
 training run.
 """
 
+import hashlib
+import re
 import shutil
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,6 +23,8 @@ from abdoseg.files import write_text
 from abdoseg.store import arrays
 from abdoseg.views import FULL_VIEW, View
 from abdoseg.windows import Windows
+
+T = TypeVar("T", bound=BaseModel)
 
 WORKSPACE_VERSION = 1
 SETTINGS_FILE = "abdoseg.toml"
@@ -41,6 +46,11 @@ class Settings(BaseModel):
         """The structures, parsed."""
         return ABDOMEN.subset(self.structures)
 
+    def digest(self) -> str:
+        """Return a hash of what the voxels and labels of every stored case depend on."""
+        facts = self.model_dump_json(include={"structures", "spacing_mm", "windows"})
+        return hashlib.sha256(facts.encode()).hexdigest()[:16]
+
 
 class IngestRecord(BaseModel):
     """What the last ingest of a source could not take."""
@@ -48,7 +58,6 @@ class IngestRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
-    card_digest: str = Field(description="hash of the card the cases were read by")
     quarantined: dict[str, str] = Field(default={}, description="case -> reason")
     skipped: dict[str, int] = Field(default={}, description="reason -> images passed over by design")
 
@@ -98,6 +107,8 @@ class Workspace:
             for name in ("sources", "views", "runs"):
                 (path / name).mkdir(parents=True, exist_ok=True)
             write_text(path / SETTINGS_FILE, tomli_w.dumps(settings.model_dump(mode="json")))
+        except WorkspaceError:
+            raise
         except OSError as error:
             raise WorkspaceError(f"{path}: cannot make a workspace ({error.strerror}); check the path") from error
         return cls(path, settings)
@@ -148,8 +159,22 @@ class Workspace:
         return [f"{c.parent.name.removesuffix('.zarr')}/{c.name}" for c in folders if arrays.is_case(c)]
 
     def facts(self, sources: Iterable[str] | None = None) -> list[CaseFacts]:
-        """Facts of all cases of ``sources`` (default: all), sorted by key."""
-        return [self.read_facts(key) for key in self.case_keys(sources)]
+        """Return the facts of all cases of ``sources`` (default: all), sorted by key.
+
+        Raises
+        ------
+        WorkspaceError
+            If the settings were changed under a stored case: its grid or its label ids would be misread.
+        """
+        found = [self.read_facts(key) for key in self.case_keys(sources)]
+        for facts in found:
+            if facts.settings_digest != self.settings.digest():
+                msg = (
+                    f"{self.path / SETTINGS_FILE}: structures, spacing or windows are not those that {facts.key} was "
+                    "stored with; undo the change, or make a new workspace and ingest again"
+                )
+                raise WorkspaceError(msg)
+        return found
 
     def read_facts(self, key: str) -> CaseFacts:
         """Facts of one case, without its voxels."""
@@ -170,7 +195,7 @@ class Workspace:
             known = [k.partition("/")[2] for k in self.case_keys([source])]
             raise unknown_name(f"case of {source}", str(case), known[:20])
         for key in keys:
-            shutil.rmtree(self.case_folder(key))
+            arrays.remove_case(self.case_folder(key), self.incoming)
         if case is None:
             shutil.rmtree(self.source_folder(source), ignore_errors=True)
             self._record_file(source).unlink(missing_ok=True)
@@ -188,15 +213,14 @@ class Workspace:
     def records(self) -> dict[str, IngestRecord]:
         """Return the records of all sources, by source."""
         files = sorted((self.path / "sources").glob("*.ingest.json"))
-        records = [IngestRecord.model_validate_json(file.read_text(encoding="utf-8")) for file in files]
+        records = [_read_model(IngestRecord, file) for file in files]
         return {record.source: record for record in records}
 
     # -- views ---------------------------------------------------------------------------------------------------
 
     def views(self) -> list[View]:
         """All sparse views, by name."""
-        files = sorted((self.path / "views").glob("*.json"))
-        return [View.model_validate_json(file.read_text(encoding="utf-8")) for file in files]
+        return [_read_model(View, file) for file in sorted((self.path / "views").glob("*.json"))]
 
     def view(self, name: str) -> View | None:
         """Return the view called ``name``; ``None`` for the full view.
@@ -232,9 +256,18 @@ class Workspace:
 
 
 def _local(path: Path | str) -> Path:
-    if "://" in str(path) or str(path).startswith("s3:/"):
+    # pathlib makes s3:/x of s3://x; one letter before the colon is a drive.
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
         raise ConfigError(f"{path}: workspaces on object storage are not supported yet; give a local folder")
     return Path(path)
+
+
+def _read_model(model: type[T], file: Path) -> T:
+    try:
+        return model.model_validate_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise WorkspaceError(f"{file}: cannot be read ({reason}); mend or delete it") from error
 
 
 def _read_settings(file: Path) -> Settings:
