@@ -62,3 +62,20 @@ def compare(session: nox.Session) -> None:
     """Run the demo with the naive method beside ours: twice the training."""
     install(session)
     session.run("abdoseg", "demo", "demo-compare", "--compare", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Inject likely bugs one by one and see that the tests catch each (about 20 minutes)."""
+    install(session, "test")
+    session.run("python", "tests/mutants.py", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Write docs/commands.md from the code."""
+    install(session)
+    session.run(
+        *("python", "-m", "typer", "abdoseg.cli", "utils", "docs"),
+        *("--name", "abdoseg", "--title", "Commands", "--output", "docs/commands.md"),
+    )

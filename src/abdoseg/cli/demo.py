@@ -33,7 +33,7 @@ def demo(
     with progress_bar() as progress:
         report = run_demo(folder, DemoSettings(cases, seed, steps, compare), progress)
     out.print(_table(report))
-    out.print(f"DSC in percent, mean over {report.held_out} held-out phantoms, against the complete truth")
+    out.print(f"DSC in percent (number of cases), {report.held_out} held-out phantoms, against the complete truth")
     say(f"wrote {escape(str(report.picture))}")
     next_step(f"abdoseg status -w {folder / 'workspace'}, or abdoseg eval --by subject -w {folder / 'workspace'}")
 

@@ -1,0 +1,179 @@
+"""Do the tests have teeth? Put one plausible bug at a time into a copy of the code, and see that a test fails.
+
+Run by `nox -s mutants`, or `python tests/mutants.py [NAME ...]`. A mutant that survives is a missing test.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LOSS, SAMPLER, PATCH = "losses/disambiguation.py", "sampling/hierarchical.py", "kernels/patch.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One bug: in ``file``, ``old`` becomes ``new``; ``tests`` must notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = (
+    Mutant(
+        "background absorbs all classes",
+        LOSS,
+        "to_background = (total * ~known).sum(dim=2, keepdim=True)",
+        "to_background = total[:, :, 1:].sum(dim=2, keepdim=True)",
+        "tests/losses",
+    ),
+    Mutant(
+        "unannotated labels leak",
+        LOSS,
+        "return label * known.flatten(1).gather(1, slot * classes + label)",
+        "return label",
+        "tests/losses",
+    ),
+    Mutant(
+        "unannotated is background",
+        LOSS,
+        "return torch.where(target == 0, background, own)",
+        "return own",
+        "tests/losses",
+    ),
+    Mutant(
+        "entropy over merged classes",
+        LOSS,
+        "entropy = -(p * log_p).sum(dim=1)",
+        "entropy = -(p_target * log_p_target)",
+        "tests/losses",
+    ),
+    Mutant("entropy's sign", LOSS, "entropy = -(p * log_p).sum(dim=1)", "entropy = (p * log_p).sum(dim=1)", "tests/losses"),
+    Mutant("wrong eps", LOSS, "DICE_EPS = 1.0", "DICE_EPS = 1e-5", "tests/losses"),
+    Mutant("wrong gamma", LOSS, "GAMMA = 2\n", "GAMMA = 1\n", "tests/losses"),
+    Mutant(
+        "mean over unannotated channels",
+        LOSS,
+        'averaged = known if dice_over == "annotated" else known & (count > 0)',
+        "averaged = torch.ones_like(known)",
+        "tests/losses",
+    ),
+    Mutant(
+        "groups weigh the same",
+        LOSS,
+        "share = count.sum(dim=2) * annotated_slot / n_counted.clamp(min=1)[:, None]",
+        "share = annotated_slot / annotated_slot.sum(dim=1, keepdim=True).clamp(min=1)",
+        "tests/losses",
+    ),
+    Mutant(
+        "padding counts in the entropy",
+        LOSS,
+        "inside = (slot > 0).to(p.dtype)",
+        "inside = torch.ones_like(slot).to(p.dtype)",
+        "tests/losses",
+    ),
+    Mutant("off-by-one slice table", "views.py", "np.arange(k) + 0.5", "np.arange(k) + 1.5", "tests/test_views.py"),
+    Mutant(
+        "kept slices share a group",
+        "annotation.py",
+        "slices[axis][known] = len(rows) + np.arange(known.sum())",
+        "slices[axis][known] = len(rows)",
+        "tests/test_annotation.py",
+    ),
+    Mutant(
+        "hidden labels are seen",
+        "annotation.py",
+        "return np.where(table[group, value], label, 0).astype(np.uint8)",
+        "return value.astype(np.uint8)",
+        "tests/test_annotation.py tests/sampling",
+    ),
+    Mutant(
+        "seed does not matter",
+        "sampling/stream.py",
+        "key = np.array([seed, purpose], dtype=np.uint64)",
+        "key = np.array([0, purpose], dtype=np.uint64)",
+        "tests/sampling",
+    ),
+    Mutant(
+        "the last child is never drawn",
+        SAMPLER,
+        "chosen = int(first + generator.integers(stop - first))",
+        "chosen = int(first + generator.integers(max(1, stop - first - 1)))",
+        "tests/sampling",
+    ),
+    Mutant("swapped axes", PATCH, "if axis == 0 else (j + dj if axis == 1", "if axis == 1 else (j + dj if axis == 0", "tests/augmentation"),
+    Mutant("label not the nearest", PATCH, "int(x >= 0.5), int(y >= 0.5)", "int(x >= 1.0), int(y >= 0.5)", "tests/augmentation"),
+    Mutant("padding is group 0", PATCH, "np.full(n_groups + 1, OUTSIDE_GROUP", "np.full(n_groups + 1, 0", "tests/augmentation tests/test_patches.py"),
+    Mutant("rotation the other way", "augmentation/affine.py", "[[cz, -sz, 0], [sz, cz, 0]", "[[cz, sz, 0], [-sz, cz, 0]", "tests/augmentation"),
+    Mutant("scale the other way", "augmentation/affine.py", "@ about_x / self.scale", "@ about_x * self.scale", "tests/augmentation"),
+    Mutant("right is left", "laterality.py", "profile[x[box[0]] > midline]", "profile[x[box[0]] < midline]", "tests/test_laterality.py"),
+    Mutant(
+        "harmonised grid half a voxel off",
+        "geometry.py",
+        "np.arange(to) * float(s), 0.0",
+        "(np.arange(to) + 0.5) * float(s) - 0.5, 0.0",
+        "tests/test_harmonise.py",
+    ),
+    Mutant("window before interpolation", "kernels/resample.py", "np.float32(array[x0, y0, k])", "np.float32(min(array[x0, y0, k], 400))", "tests/test_harmonise.py"),
+    Mutant("unannotated scores 0", "metrics/outcomes.py", "return Outcome.NOT_ANNOTATED", "return Outcome.FALSE_POSITIVE", "tests/metrics tests/test_evaluate.py"),
+    Mutant("dice of twice the union", "metrics/overlap.py", "(2.0 * counts.intersection + smooth)", "(counts.intersection + smooth)", "tests/metrics"),
+    Mutant(
+        "a patient on two sides",
+        "splits.py",
+        'union(patient, f"zcase:{item.case}")',
+        'union(patient + item.case, f"zcase:{item.case}")',
+        "tests/test_splits.py",
+    ),
+    Mutant("official test cases are dealt", "splits.py", "if item.official is not None}", 'if item.official == "train"}', "tests/test_splits.py"),
+    Mutant("moments forgotten on resume", "checkpoints.py", "        _lay_out_as_parameters(optimiser)\n", "", "tests/test_train.py"),
+    Mutant("resume starts the stream again", "steps/train.py", "config.batch, self.step, last)", "config.batch, 0, last - self.step)", "tests/test_train.py"),
+    Mutant("position of a restored voxel", "kernels/restore.py", "np.floor", "np.ceil", "tests/kernels"),
+)  # fmt: skip
+
+
+def survives(mutant: Mutant) -> bool:
+    """Return whether all tests pass in spite of the bug."""
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        for part in ("src", "tests", "registry"):
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "*.nbi", "*.nbc"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        path = copy / "src" / "abdoseg" / mutant.file
+        text = path.read_text(encoding="utf-8")
+        if mutant.old not in text:
+            raise SystemExit(f"{mutant.name}: {mutant.file} no longer holds {mutant.old!r}; renew the mutant")
+        path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant.tests.split()]
+        environment = {**os.environ, "PYTHONPATH": str(copy / "src"), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"{mutant.name}: the tests could not run\n{done.stdout}\n{done.stderr}")
+        return done.returncode == 0
+
+
+def main() -> int:
+    """Try all mutants, or those whose names are given; return 1 if one survives."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    names = parser.parse_args().names
+    chosen = [m for m in MUTANTS if not names or m.name in names]
+    survivors = []
+    for mutant in chosen:
+        alive = survives(mutant)
+        sys.stdout.write(f"{'SURVIVES' if alive else 'killed  '}  {mutant.name}\n")
+        sys.stdout.flush()
+        survivors += [mutant.name] if alive else []
+    sys.stdout.write(f"{len(chosen) - len(survivors)} of {len(chosen)} killed\n")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
