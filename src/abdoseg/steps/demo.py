@@ -46,7 +46,7 @@ PHANTOM_SCALE = 1.5
 
 
 _SCORING = EvalSettings(min_voxels=10)
-"""Slivers below 10 voxels (0.6 ml), where an organ just enters the field of view, are left out; the authors ask for 51."""
+"""Slivers below 10 voxels (0.6 ml), where an organ just enters the view, are left out; the authors ask for 51."""
 
 
 @dataclass(frozen=True)
