@@ -118,7 +118,7 @@ def test_views_switch_like_branches(line):
     line("sparsify", "--view", "coronal,sagittal", "--frac", 0.5, "--sources", "word", "--name", "half")
     facts = json.loads(line("status", "--json").out)
     assert facts["active_view"] == "half"
-    assert facts["views"][0]["cases"] == 4
+    assert facts["views"][0]["cases"] == 3  # of training
     assert line("train", "--dry-run").err.startswith("view half;")
     assert line("train", "--view", "full", "--dry-run").err.startswith("view full;")
     assert line("sparsify", "--view", "full").status == 0
@@ -166,7 +166,7 @@ def test_lists_and_cards(abdoseg):
         (("ingest", "word", "nowhere"), "no such folder"),
         (("ingest", "word", "."), "the folder is empty"),
         (("ingest", "missing.toml", "."), "no such card file"),
-        (("ingest", "word", ".", "-w", "s3://bucket/w"), "not supported yet"),
+        (("ingest", "word", "full", "-w", "s3://bucket/w"), "not supported yet"),
         (("list", "network"), "Did you mean networks"),
         (("cards", "show", "btvc"), "Did you mean btcv"),
         (("phantom", "x", "--sources", "wrod"), "Did you mean word"),
@@ -179,6 +179,8 @@ def test_lists_and_cards(abdoseg):
 )
 def test_wrong_use_is_one_line_and_status_two(abdoseg, tmp_path, arguments, message):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
     arguments = tuple("empty" if a == "." else a for a in arguments)
     out = abdoseg(*arguments)
     assert out.status == 2
