@@ -16,13 +16,15 @@ class SegmentationNetwork(Protocol):
     """Sides of the input are multiples of it."""
     last_channels: int
     """Channels of the last features, before the head."""
+    last_stride: int
+    """Voxels of the image a side for one position of the last features; the head brings them back to all voxels."""
     deepest_channels: int
     """Channels of the deepest features."""
     head: "nn.Module"
     """From the last features to the logits."""
 
     def features(self, x: "Tensor") -> "tuple[Tensor, Tensor]":
-        """Return the last features ``(B, last_channels, X, Y, Z)`` and the deepest, on a coarser grid."""
+        """Return the last features ``(B, last_channels, X / last_stride, ...)`` and the deepest, on a coarser grid."""
         ...
 
     def __call__(self, x: "Tensor") -> "Tensor":

@@ -41,14 +41,18 @@ class PaddedNetwork(nn.Module):
         return self.inner.last_channels
 
     @property
+    def last_stride(self) -> int:
+        """Voxels a side for one position of the last features."""
+        return self.inner.last_stride
+
+    @property
     def deepest_channels(self) -> int:
         """Channels of the deepest features."""
         return self.inner.deepest_channels
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last features, cropped to ``x``, and the deepest features of the padded input."""
-        last, deepest = self.inner.features(pad_to_divisor(x, self.inner.divisor))
-        return crop_to(last, x), deepest
+        """Return the last and the deepest features of the padded input; logits made of them want :func:`crop_to`."""
+        return self.inner.features(pad_to_divisor(x, self.inner.divisor))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(B, out, X, Y, Z)`` of images ``(B, in, X, Y, Z)`` with any sides."""

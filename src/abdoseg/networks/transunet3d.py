@@ -118,6 +118,7 @@ class TransUNet3D(nn.Module):
 
     divisor = 16
     last_channels = LAST_WIDTH
+    last_stride = 1
     deepest_channels = TOKEN_WIDTH
 
     def __init__(self, in_channels: int, out_channels: int, *, checkpointing: bool = False) -> None:

@@ -98,6 +98,7 @@ class UNetSmall(nn.Module):
 
     divisor = 16
     last_channels = WIDTHS[0]
+    last_stride = BLOCK
     deepest_channels = WIDTHS[-1]
 
     def __init__(self, in_channels: int, out_channels: int, *, checkpointing: bool = False) -> None:
