@@ -34,10 +34,9 @@ def list_(
 
 def _networks() -> list[dict[str, Any]]:
     from abdoseg.networks import NETWORKS
-    from abdoseg.networks.parameters import count_parameters
 
     return [
-        {"name": name, "parameters": count_parameters(name, 17), "source": spec.source, "title": spec.title}
+        {"name": name, "parameters": spec.parameters, "source": spec.source, "title": spec.title}
         for name, spec in NETWORKS.items()
     ]
 

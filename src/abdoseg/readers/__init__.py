@@ -27,6 +27,8 @@ def read_scan(path: Path) -> Scan:
     CaseError
         If the file is missing, of an unknown format or damaged.
     """
+    if path.is_dir():
+        raise CaseError(f"{path}: is a folder, expected one file; give a single scan")
     if not path.is_file():
         raise CaseError(f"{path}: no such file; check the path")
     for suffix, reader in READERS.items():

@@ -280,7 +280,10 @@ def folder_rules(ref: Path, card: Card | str | None = None, anatomy: Anatomy = A
     values = dict.fromkeys(card.dropped_values() | set(card.merged), 0) | {0: 0}
     singles = {raw: name for raw, name in card.label_targets().items() if isinstance(name, str)}
     values |= {raw: anatomy.id_of(name) if name in anatomy.names else 0 for raw, name in singles.items()}
-    notes = [f"{card.id} draws {' and '.join(sides)} as one value; neither is scored" for sides in card.merged.values()]
+    notes = ["predictions are read as abdoseg's structure ids (spleen 1, ...), only references by the card's values"]
+    notes += [
+        f"{card.id} draws {' and '.join(sides)} as one value; neither is scored" for sides in card.merged.values()
+    ]
     notes += [f"{card.id} does not annotate {name} in every case; it is not scored" for name in sorted(by_case)]
     annotation = Annotation.partial(anatomy.ids_of(tuple(scored)), len(anatomy))
     return Rules(card.id, card.modality, anatomy, annotation, values, tuple(notes))

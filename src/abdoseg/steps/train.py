@@ -235,7 +235,17 @@ class _Trainer:
             config.entropy_weight * ramp, config.entropy_weight_unannotated * ramp, config.dice_over, config.reduction
         )
         tensors = to_torch(batch, self.device)
-        parts = self.loss(self.network(tensors.image), tensors, settings)
+        try:
+            parts = self.loss(self.network(tensors.image), tensors, settings)
+            self.optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(parts.total)
+        except torch.OutOfMemoryError as error:
+            patch = "x".join(str(n) for n in config.patch)
+            msg = (
+                f"run {self.run.name}: {self.device} has too little memory for {config.batch} patches of {patch} with "
+                f"{config.network}; lower --set batch=... or --set patch=..., or choose --preset small"
+            )
+            raise RunError(msg) from error
         values = _values(parts)
         if not math.isfinite(values["loss"]):
             msg = (
@@ -243,8 +253,6 @@ class _Trainer:
                 "lower the learning rate (--set learning_rate=...) or look at these cases"
             )
             raise RunError(msg)
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(parts.total)
         self.optimiser.step()
         self.step += 1
         return values

@@ -190,6 +190,10 @@ class Workspace:
 
     def remove(self, source: str, case: str | None = None) -> list[str]:
         """Remove one case, or a whole source with its record; return the keys removed."""
+        if case is None and source not in self.sources() and source in self.records():
+            self._record_file(source).unlink()  # nothing of it could be taken: only the reasons are there
+            shutil.rmtree(self.source_folder(source), ignore_errors=True)
+            return []
         keys = [k for k in self.case_keys([source]) if case is None or k == f"{source}/{case}"]
         if not keys:
             known = [k.partition("/")[2] for k in self.case_keys([source])]
