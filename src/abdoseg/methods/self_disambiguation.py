@@ -15,6 +15,7 @@ def loss(logits: Tensor, batch: TorchBatch, settings: LossSettings) -> LossParts
         batch.annotated,
         dice_over=settings.dice_over,
         reduction=settings.reduction,
+        validate=False,  # batches come from our own patches; looking at every value costs a GPU a wait, a CPU 5 ms
     )
     weight = terms.entropy.new_full(terms.entropy.shape, settings.entropy_weight_unannotated)
     weight = weight.masked_fill(terms.has_annotation, settings.entropy_weight)
