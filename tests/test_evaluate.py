@@ -124,7 +124,7 @@ def facts(case, source="word", modality="CT"):
     return CaseFacts(
         case=case, source=source, modality=modality, patient=case, shape=(10, 10, 10), affine=affine,
         native_shape=(10, 10, 10), native_affine=affine, scale=1, offset=0, window=(0, 1),
-        annotation=ALL_KNOWN.to_json(), voxels={}, fingerprint="",
+        annotation=ALL_KNOWN.to_json(), voxels={}, fingerprint="", digest="d", settings_digest="s", card_digest="c",
     )  # fmt: skip
 
 
@@ -366,7 +366,9 @@ def test_card_translates_raw_values(tmp_path):
     assert found["spleen"] == (Outcome.ABSENT, None)
     for name in ("aorta", "right_adrenal_gland", "left_adrenal_gland"):
         assert found[name] == (Outcome.NOT_ANNOTATED, None)
-    assert result.notes == ("word draws right_adrenal_gland and left_adrenal_gland as one value; neither is scored",)
+    ids_note, sides_note = result.notes
+    assert "predictions are read as abdoseg's structure ids" in ids_note
+    assert sides_note == "word draws right_adrenal_gland and left_adrenal_gland as one value; neither is scored"
     assert {(s.dataset, s.modality) for s in result.scores} == {("word", "CT")}
     write(tmp_path / "ref" / "a.nii.gz", volume({77: (0, 2), 255: (3, 4)}))
     with pytest.raises(

@@ -63,6 +63,7 @@ def make_case(name, annotation, *, source="a", modality="CT", unknown=False, see
         case=name, source=source, modality=modality, patient=name, shape=SHAPE, native_shape=SHAPE,
         affine=np.diag([2.0, 2, 2, 1]).tolist(), native_affine=np.diag([2.0, 2, 2, 1]).tolist(),
         scale=1 / 4000, offset=0.5, window=(-400, 400), annotation=annotation.to_json(), fingerprint=name,
+        digest="d", settings_digest="s", card_digest="c",
         voxels={n: int((label == c).sum()) for c, n in enumerate(NAMES, start=1)},
     )  # fmt: skip
     return Case(facts, rng.integers(-2000, 2001, SHAPE).astype(np.int16), label)

@@ -277,6 +277,7 @@ def a_case(image, spacing_mm=2.0):
     facts = CaseFacts(
         case="c1", source="s", modality="CT", patient="p", shape=image.shape, affine=affine, native_shape=image.shape,
         native_affine=affine, scale=1 / 800, offset=0.0, window=(-400, 400), voxels={}, fingerprint="f",
+        digest="d", settings_digest="s", card_digest="c",
         annotation=Annotation.partial((1, 2, 3), 3).to_json(),
     )  # fmt: skip
     return Case(facts, image, np.zeros(image.shape, dtype=np.uint8))

@@ -2,6 +2,8 @@
 
 import shutil
 
+import nibabel as nib
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -29,10 +31,11 @@ def workspace(tmp_path, word_source) -> Workspace:
 def copy_as_btcv(tmp_path, word_source, part: str) -> None:
     """The very scan of WORD's case 1 (training) or 4 (test) again, as the only case of BTCV."""
     number = {"train": "0001", "test": "0004"}[part]
-    for kind, name in (("images", "img"), ("labels", "label")):
-        target = tmp_path / "btcv" / "Training" / name / f"{name}0001.nii.gz"
-        target.parent.mkdir(parents=True)
-        shutil.copy(next(word_source.rglob(f"{kind}*/word_{number}.nii.gz")), target)
+    scan = next(word_source.rglob(f"images*/word_{number}.nii.gz"))
+    folder = tmp_path / "btcv" / "Training"
+    (folder / "img").mkdir(parents=True)
+    shutil.copy(scan, folder / "img" / "img0001.nii.gz")
+    write_nifti(folder / "label" / "label0001.nii.gz", np.ones(nib.load(scan).shape, np.uint8), LPS)
 
 
 def test_the_side_of_a_case_does_not_depend_on_the_sources_chosen(workspace, tmp_path, word_source):
@@ -85,9 +88,6 @@ def test_a_damaged_run_does_not_hide_the_others(workspace):
 def test_corrected_labels_make_a_new_run(workspace, tmp_path):
     first = train(workspace, make_config("small", TINY), device="cpu")
     path = next((tmp_path / "raw").rglob("labelsTr/word_0001.nii.gz"))
-    import nibabel as nib
-    import numpy as np
-
     label = np.asanyarray(nib.load(path).dataobj)
     write_nifti(path, np.where(label == 1, 2, label).astype(np.uint8), LPS)
     ingest(workspace, load_card("word"), tmp_path / "raw", replace=True)
@@ -100,12 +100,13 @@ def test_a_second_signal_interrupts_at_once():
     import os
     import signal
 
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), deferred_interrupts() as asked:  # noqa: PT012
         assert not asked()
         os.kill(os.getpid(), signal.SIGINT)
         assert asked()
         os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_what_cannot_be_drawn_is_said_rightly(tmp_path):

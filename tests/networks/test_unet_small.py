@@ -17,9 +17,9 @@ def test_it_learns_a_cube_in_a_few_steps():
     label[1, 5:13, 6:14, 2:10] = 2
     x = label[:, None] * 0.4 + torch.rand(2, 1, 16, 16, 16) * 0.2
     group, annotated = torch.zeros_like(label), torch.ones(2, 1, 2, dtype=torch.bool)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
     losses = []
-    for _ in range(40):
+    for _ in range(60):
         optimiser.zero_grad()
         loss = disambiguation_loss(network(x), label, group, annotated)
         loss.backward()
@@ -31,5 +31,5 @@ def test_it_learns_a_cube_in_a_few_steps():
 
 @pytest.mark.parametrize("sides", [(17, 16, 16), (8, 8, 8)])
 def test_the_bare_network_wants_its_divisor(sides):
-    with pytest.raises(RuntimeError):
+    with pytest.raises((RuntimeError, ValueError)):
         build_network("unet_small", 3).network(torch.rand(1, 1, *sides))
