@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from abdoseg.annotation import AXES
+from abdoseg.case import CaseFacts
 from abdoseg.errors import ConfigError, unknown_name
 from abdoseg.runs import decide_sides
 from abdoseg.store import Workspace
@@ -78,14 +79,14 @@ def sparsify(
         ) from error
     workspace.save_view(made)
     workspace.activate_view(made.name)
-    return describe_view(workspace, made)
+    facts = workspace.facts()
+    sides = decide_sides(facts, workspace.settings.split_seed)
+    return describe_view(made, [f for f in facts if sides[f.key] == "train"])
 
 
-def describe_view(workspace: Workspace, view: View) -> SparsifyReport:
-    """Count what a view keeps of the workspace's annotated training cases, without reading a voxel."""
-    everything = workspace.facts()
-    sides = decide_sides(everything, workspace.settings.split_seed)
-    annotated = [f for f in everything if sides[f.key] == "train" and f.groups.has_annotation]
+def describe_view(view: View, training: Sequence[CaseFacts]) -> SparsifyReport:
+    """Count what a view keeps of the annotated ones among the training cases, without reading a voxel."""
+    annotated = [facts for facts in training if facts.groups.has_annotation]
     thinned = [facts for facts in annotated if view.applies_to(facts.source)]
     slices = {}
     for name in view.axes:

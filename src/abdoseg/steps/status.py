@@ -9,6 +9,7 @@ from abdoseg.runs import Run, damaged_runs, decide_sides, list_runs
 from abdoseg.steps.sparsify import describe_view
 from abdoseg.store import Workspace
 from abdoseg.types import SplitName
+from abdoseg.views import View
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "sources": [_source(name, [f for f in facts if f.source == name], sides, quarantined[name]) for name in names],
         "structures": _structures(workspace, facts),
         "active_view": workspace.active_view_name(),
-        "views": [_view(workspace, view.name) for view in workspace.views()],
+        "views": [_view(view, [f for f in facts if sides[f.key] == "train"]) for view in workspace.views()],
         "runs": [_run(run, {f.key: f for f in facts}, sides) for run in list_runs(workspace)],
         "damaged_runs": damaged_runs(workspace),
     }
@@ -63,12 +64,10 @@ def _structures(workspace: Workspace, facts: list[CaseFacts]) -> dict[str, dict[
     return {name: {"annotated": annotated[name], "present": present[name]} for name in workspace.anatomy.names}
 
 
-def _view(workspace: Workspace, name: str) -> dict[str, Any]:
-    view = workspace.view(name)
-    assert view is not None  # names come from the list of views
-    report = describe_view(workspace, view)
+def _view(view: View, training: list[CaseFacts]) -> dict[str, Any]:
+    report = describe_view(view, training)
     return {
-        "view": name,
+        "view": view.name,
         "axes": list(view.axes),
         "fraction": view.fraction,
         "sources": list(view.sources),
