@@ -130,4 +130,5 @@ def _say_plan(plan: dict[str, Any], *, chosen_here: bool) -> None:
     ramp = (
         f"grows from 0 over the first {100 * c['entropy_ramp']:g} % of the steps" if c["entropy_ramp"] else "constant"
     )
-    say(f"entropy weight {c['entropy_weight']:g}/{c['entropy_weight_unannotated']:g}, {ramp}; device {plan['device']}")
+    weights = f"{c['entropy_weight']:g}/{c['entropy_weight_unannotated']:g}"
+    say(f"entropy weight {weights}, {ramp}; dice over {c['dice_over']} structures; device {plan['device']}")
