@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from abdoseg.anatomy import ABDOMEN, Anatomy
 from abdoseg.case import CaseFacts
 from abdoseg.config import TrainConfig, parse_config
-from abdoseg.errors import ConfigError, RunError, unknown_name
+from abdoseg.errors import ConfigError, RunError, WorkspaceError, unknown_name
 from abdoseg.files import write_text
 from abdoseg.splits import SplitItem, split_cases
 from abdoseg.store import Settings, Workspace
@@ -137,6 +137,25 @@ def freeze(workspace: Workspace, config: TrainConfig) -> RunData:
     if not any(case.side == "train" for case in cases):
         raise ConfigError(f"{workspace.path}: all {len(cases)} cases are validation or test; ingest training cases")
     return RunData(cases=cases, view=workspace.view(config.view), settings=workspace.settings)
+
+
+def read_frozen(workspace: Workspace, run: Run, frozen: FrozenCase) -> CaseFacts:
+    """Return the facts of a case that a run froze.
+
+    Raises
+    ------
+    RunError
+        If the case is gone, or was taken again with other voxels, labels or annotation.
+    """
+    try:
+        facts = workspace.read_facts(frozen.key)
+    except WorkspaceError as error:
+        msg = f"run {run.name}: its case {frozen.key} is gone; ingest it again or start a new run"
+        raise RunError(msg) from error
+    if facts.digest != frozen.digest:
+        msg = f"run {run.name}: its case {frozen.key} has other voxels or labels now; start a new run with --name"
+        raise RunError(msg)
+    return facts
 
 
 def decide_sides(facts: Sequence[CaseFacts], seed: int, fold: tuple[int, int] | None = None) -> dict[str, SplitName]:

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from abdoseg.annotation import Annotation
 from abdoseg.case import CaseFacts
 from abdoseg.devices import choose_device
-from abdoseg.errors import ConfigError, RunError, WorkspaceError
+from abdoseg.errors import ConfigError
 from abdoseg.exporters.nifti import write_label_map
 from abdoseg.metrics import DEFAULTS, EvalSettings, Score
 from abdoseg.model import SegmentationModel
 from abdoseg.progress import SILENT, Progress
 from abdoseg.readers import read_scan
-from abdoseg.runs import Run
+from abdoseg.runs import Run, read_frozen
 from abdoseg.steps.evaluate import evaluate_cases
 from abdoseg.steps.predict import segment_case
 from abdoseg.store import Workspace
@@ -125,13 +125,8 @@ class _Predictor:
 def _items(
     workspace: Workspace, run: Run, keys: list[str], predictor: _Predictor
 ) -> Iterator[tuple[CaseFacts, Annotation, Label, Label]]:
-    frozen = {case.key: case.digest for case in run.data.cases}
+    frozen = {case.key: case for case in run.data.cases}
     for key in keys:
-        try:
-            facts = workspace.read_facts(key)
-        except WorkspaceError as error:
-            raise RunError(f"run {run.name}: its case {key} is gone; ingest it again, or train a new run") from error
-        if facts.digest != frozen[key]:
-            raise RunError(f"run {run.name}: its case {key} has other voxels or labels now; train a new run")
+        facts = read_frozen(workspace, run, frozen[key])
         prediction, label = predictor.predict(workspace, facts)
         yield facts, facts.groups, label, prediction

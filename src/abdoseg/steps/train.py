@@ -32,7 +32,7 @@ from abdoseg.methods.parts import LossFunction, LossParts, LossSettings, TorchBa
 from abdoseg.networks import build_network
 from abdoseg.patches import Batch, PatchSettings, PatchStream, collate, find_candidates
 from abdoseg.progress import SILENT, Progress
-from abdoseg.runs import Run, read_metrics, start_run
+from abdoseg.runs import Run, read_frozen, read_metrics, start_run
 from abdoseg.store import Workspace
 
 PREFETCH = 3
@@ -154,15 +154,7 @@ def training_cases(workspace: Workspace, run: Run) -> list[tuple[CaseFacts, Anno
     for frozen in run.data.cases:
         if frozen.side != "train":
             continue
-        try:
-            facts = workspace.read_facts(frozen.key)
-        except WorkspaceError as error:
-            raise RunError(
-                f"run {run.name}: its case {frozen.key} is gone; ingest it again or start a new run"
-            ) from error
-        if facts.digest != frozen.digest:
-            msg = f"run {run.name}: its case {frozen.key} has other voxels or labels now; start a new run with --name"
-            raise RunError(msg)
+        facts = read_frozen(workspace, run, frozen)
         annotation = facts.groups
         if run.data.view is not None:
             annotation = run.data.view.apply(annotation, facts.source, facts.shape)
