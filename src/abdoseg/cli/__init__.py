@@ -7,6 +7,7 @@ import typer
 
 from abdoseg.cli import cards, demo, evaluate, ingest, list_, phantom, predict, remove, sparsify, status, train
 from abdoseg.cli._console import Commands
+from abdoseg.cli._process import tune
 
 app = typer.Typer(
     name="abdoseg",
@@ -45,4 +46,5 @@ def _root(
 
 def main() -> None:
     """Run the command line."""
+    tune()
     app()

@@ -1,17 +1,15 @@
 """The self-disambiguation loss: ambiguity-aware focal and dice terms, and an entropy prior.
 
-This is the readable reference, in plain PyTorch. Source: Chen et al., "Versatile Medical Image Segmentation
-Learned from Multi-Source Datasets via Model Self-Disambiguation", equations 1-5.
+Source: Chen et al., "Versatile Medical Image Segmentation Learned from Multi-Source Datasets via Model
+Self-Disambiguation", equations 1-5.
 
 One code path serves every kind of annotation. Voxels belong to *groups*; row ``k`` of ``annotated`` says
 which structures are known in group ``k`` (the set Phi_k). A partially labelled volume is one group, a
 sparsely labelled one has a group per slice, an unlabelled or ignored region is a group with an empty row,
 and voxels outside the image have group -1.
 
-How it is computed. Group ``k`` uses *slot* ``k + 1`` and slot 0 takes the voxels outside the image, with an
-empty row, so they need no case of their own. All that the dice term needs is, for each slot, the sum of each
-class's probability, the true positives and the voxel counts; these are scatter-additions over all voxels at
-once, whatever the number of groups.
+The terms follow from a few sums over voxels. These come from plain PyTorch (:mod:`abdoseg.losses.plain`, the
+reference) or, for float32 on a CPU, from a fused kernel with an analytic gradient (:mod:`abdoseg.losses.fused`).
 """
 
 from dataclasses import dataclass
@@ -21,18 +19,16 @@ import torch
 from torch import Tensor
 
 from abdoseg.errors import CaseError, unknown_name
+from abdoseg.losses import fused, plain
+from abdoseg.losses.plain import Sums
 from abdoseg.types import UNKNOWN_LABEL
-
-GAMMA = 2
-"""Exponent of the focal term."""
 
 DICE_EPS = 1.0
 """Added to the numerator and to the denominator of every dice ratio."""
 
-_SCATTER_CELLS = 4096  # partial sums a class: few enough for the L2 cache, enough for short float32 sums
-
 DiceOver = Literal["annotated", "present"]
 Reduction = Literal["group", "volume"]
+Implementation = Literal["auto", "plain", "fused"]
 
 
 class DisambiguationTerms(NamedTuple):
@@ -54,6 +50,7 @@ class TermSettings(TypedDict, total=False):
     dice_over: DiceOver
     reduction: Reduction
     validate: bool
+    implementation: Implementation
 
 
 @dataclass(frozen=True)
@@ -61,11 +58,13 @@ class _Settings:
     dice_over: DiceOver = "annotated"
     reduction: Reduction = "group"
     validate: bool = True
+    implementation: Implementation = "auto"
 
     def __post_init__(self) -> None:
         for kind, value, known in (
             ("dice_over", self.dice_over, get_args(DiceOver)),
             ("reduction", self.reduction, get_args(Reduction)),
+            ("implementation", self.implementation, get_args(Implementation)),
         ):
             if value not in known:
                 raise unknown_name(kind, value, list(known))
@@ -132,7 +131,8 @@ def disambiguation_terms(
         ``dice_over``: the classes that dice averages, ``"annotated"`` (default) or only those ``"present"``
         in the group (as the authors' code). ``reduction``: ``"group"`` (default), or ``"volume"``: all
         groups with the same row count as one. ``validate``: check the values of ``label`` and ``group``
-        (default True; on a GPU this waits for the device).
+        (default True; on a GPU this waits for the device; the fused kernel always checks, at no cost).
+        ``implementation``: ``"auto"`` (default: fused for float32 on a CPU), ``"plain"`` or ``"fused"``.
 
     Returns
     -------
@@ -150,40 +150,47 @@ def disambiguation_terms(
     """
     chosen = _Settings(**settings)
     _check_arguments(logits, label, group, annotated)
-    label, group = label.long(), group.long()  # narrow integers would wrap around in comparisons
-    if chosen.validate:
-        _check_values(label, group, annotated)
     with torch.autocast(device_type=logits.device.type, enabled=False):
-        log_p = _as_accurate(logits).flatten(2).log_softmax(dim=1)
+        accurate = _as_accurate(logits).flatten(2)
         known = _known_classes(annotated)
-        slot = group.flatten(1) + 1
+        if _is_fused(chosen.implementation, accurate, known):
+            try:
+                sums = fused.sum_voxels(accurate, label.flatten(1), group.flatten(1), known)
+            except CaseError:
+                _check_values(label.long(), group.long(), annotated)
+                raise
+        else:
+            label, group = label.long(), group.long()  # narrow integers would wrap around in comparisons
+            if chosen.validate:
+                _check_values(label, group, annotated)
+            sums = plain.sum_voxels(accurate, label.flatten(1), group.flatten(1), known)
         if chosen.reduction == "volume":
-            slot = _join_equal_rows(known).gather(1, slot)
-        return _terms(log_p, label.flatten(1), slot, known, chosen.dice_over)
+            sums = _join_equal_rows(sums, known)
+        terms = _terms(sums, known, chosen.dice_over)
+    focal, dice, entropy = (term.to(accurate.dtype) for term in terms[:3])
+    return DisambiguationTerms(focal, dice, entropy, terms.has_annotation)
 
 
-def _terms(log_p: Tensor, label: Tensor, slot: Tensor, known: Tensor, dice_over: DiceOver) -> DisambiguationTerms:
-    """Return the terms from log p ``(B, C, V)``, label and slot ``(B, V)`` and known ``(B, S, C)``."""
-    p = log_p.exp()
-    target = _merged_label(label, slot, known)
-    log_p_target = _merged_log_probability(log_p, target, slot, known)
-    p_target = log_p_target.exp()
+def _is_fused(implementation: Implementation, logits: Tensor, known: Tensor) -> bool:
+    """Return whether the fused kernel computes the sums; raise ValueError where it is asked for and cannot."""
+    reason = fused.why_not(logits, known)
+    if implementation == "fused" and reason:
+        raise ValueError(f"implementation 'fused': {reason}; choose 'auto' or 'plain'.")
+    return implementation != "plain" and reason is None
 
+
+def _terms(sums: Sums, known: Tensor, dice_over: DiceOver) -> DisambiguationTerms:
+    """Return the terms from the sums and known ``(B, S, C)``."""
     annotated_slot = known[:, :, 1:].any(dim=2)
-    counted = annotated_slot.gather(1, slot).to(p.dtype)
-    n_counted = counted.sum(dim=1)
-    focal = -((-torch.expm1(log_p_target)) ** GAMMA) * log_p_target
-
-    count, true_positive = _count_by_slot(target, p_target, slot, known)
-    dice = _dice_by_slot(_sum_by_slot(p, slot, known.shape[1]), count, true_positive, known, dice_over)
-    share = count.sum(dim=2) * annotated_slot / n_counted.clamp(min=1)[:, None]
-
-    inside = (slot > 0).to(p.dtype)
-    entropy = -(p * log_p).sum(dim=1)
+    size = sums.voxels.sum(dim=2)
+    n_counted = (size * annotated_slot).sum(dim=1)
+    n_inside = size[:, 1:].sum(dim=1)
+    share = size * annotated_slot / n_counted.clamp(min=1)[:, None]
+    dice = _dice_by_slot(sums, known, dice_over)
     return DisambiguationTerms(
-        focal=(focal * counted).sum(dim=1) / n_counted.clamp(min=1),
+        focal=sums.focal / n_counted.clamp(min=1),
         dice=(dice * share).sum(dim=1),
-        entropy=(entropy * inside).sum(dim=1) / inside.sum(dim=1).clamp(min=1),
+        entropy=sums.entropy / n_inside.clamp(min=1),
         has_annotation=n_counted > 0,
     )
 
@@ -200,75 +207,30 @@ def _known_classes(annotated: Tensor) -> Tensor:
     return known
 
 
-def _join_equal_rows(known: Tensor) -> Tensor:
-    """Return, for every slot, the first slot with the same row: int ``(B, S)``; slot 0 stays 0."""
+def _join_equal_rows(sums: Sums, known: Tensor) -> Sums:
+    """Return the sums with those of slots with the same row added up in the first of them; slot 0 stays apart."""
     rows = known[:, 1:]
     equal = (rows[:, :, None] == rows[:, None, :]).all(dim=3)
-    first = equal.to(torch.int8).argmax(dim=2) + 1
-    return torch.nn.functional.pad(first, (1, 0), value=0)
+    first = torch.nn.functional.pad(equal.to(torch.int8).argmax(dim=2) + 1, (1, 0), value=0)
+
+    def joined(table: Tensor) -> Tensor:
+        return torch.zeros_like(table).scatter_add(1, first[:, :, None].expand_as(table), table)
+
+    tables = joined(sums.probability), joined(sums.true_positive), joined(sums.voxels)
+    return Sums(sums.focal, sums.entropy, *tables)
 
 
-def _merged_label(label: Tensor, slot: Tensor, known: Tensor) -> Tensor:
-    """Return the label where its structure is known in the voxel's slot, else 0: int ``(B, V)``."""
-    classes = known.shape[2]
-    label = label.where(label < classes, 0)
-    return label * known.flatten(1).gather(1, slot * classes + label)
+def _dice_by_slot(sums: Sums, known: Tensor, dice_over: DiceOver) -> Tensor:
+    """Return the dice loss of every slot: ``(B, S)``.
 
-
-def _merged_log_probability(log_p: Tensor, target: Tensor, slot: Tensor, known: Tensor) -> Tensor:
-    """Return log p~ of every voxel's merged label: ``(B, V)``.
-
-    Background is the log-sum-exp of all classes that are not known structures: exact where the probabilities
-    themselves would underflow.
+    The sums are of plain probabilities; those of unknown structures go to background here.
     """
-    structure = known.clone()
-    structure[:, :, 0] = False
-    if known.shape[1] == 2:  # one group: every voxel that counts has the same row
-        merged = [
-            example.index_select(0, (~row).nonzero().squeeze(1)).logsumexp(dim=0)
-            for example, row in zip(log_p, structure[:, 1], strict=True)
-        ]
-        background = torch.stack(merged)
-    else:
-        hidden = structure.mT.gather(2, slot[:, None].expand(-1, known.shape[2], -1))
-        background = log_p.masked_fill(hidden, -torch.inf).logsumexp(dim=1)
-    own = log_p.gather(1, target[:, None]).squeeze(1)
-    return torch.where(target == 0, background, own)
-
-
-def _sum_by_slot(values: Tensor, slot: Tensor, slots: int) -> Tensor:
-    """Return the sums of ``values`` (B, C, V) over the voxels of each slot: ``(B, slots, C)``.
-
-    Neighbouring voxels add to different partial sums: long float32 sums would stop growing, and additions
-    in a row to one address would wait for each other.
-    """
-    batch, channels, voxels = values.shape
-    strands = max(1, _SCATTER_CELLS // slots)
-    cell = slot * strands + torch.arange(voxels, device=slot.device) % strands
-    sums = values.new_zeros(batch, channels, slots * strands)
-    sums = sums.scatter_add(2, cell[:, None].expand(-1, channels, -1), values)
-    return sums.view(batch, channels, slots, strands).sum(dim=3).mT
-
-
-def _count_by_slot(target: Tensor, p_target: Tensor, slot: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the voxel counts and the true positives of each slot and merged class: ``(B, S, C)`` each."""
-    _, slots, classes = known.shape
-    both = torch.stack([torch.ones_like(p_target), p_target], dim=1)
-    sums = _sum_by_slot(both, slot * classes + target, slots * classes)
-    count, true_positive = sums.reshape(-1, slots, classes, 2).unbind(dim=3)
-    return count, true_positive
-
-
-def _dice_by_slot(total: Tensor, count: Tensor, true_positive: Tensor, known: Tensor, dice_over: DiceOver) -> Tensor:
-    """Return the dice loss of every slot ``(B, S)`` from sums over its voxels ``(B, S, C)``.
-
-    ``total`` holds the sums of the plain probabilities; those of unknown structures go to background here.
-    """
+    total = sums.probability
     to_background = (total * ~known).sum(dim=2, keepdim=True)
     predicted = torch.cat([total[:, :, :1] + to_background, total[:, :, 1:]], dim=2)
     # 2 TP + FP + FN is what was predicted plus what is there.
-    ratio = (2 * true_positive + DICE_EPS) / (predicted + count + DICE_EPS)
-    averaged = known if dice_over == "annotated" else known & (count > 0)
+    ratio = (2 * sums.true_positive + DICE_EPS) / (predicted + sums.voxels + DICE_EPS)
+    averaged = known if dice_over == "annotated" else known & (sums.voxels > 0)
     return 1 - (ratio * averaged).sum(dim=2) / averaged.sum(dim=2).clamp(min=1)
 
 

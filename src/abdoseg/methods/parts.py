@@ -17,7 +17,7 @@ class TorchBatch:
     image
         float32 ``(B, 1, X, Y, Z)``, in [0, 1].
     label, group
-        int64 ``(B, X, Y, Z)``: structure id, annotation group (-1 outside the image).
+        uint8 and int16 ``(B, X, Y, Z)``: structure id, annotation group (-1 outside the image).
     annotated
         bool ``(B, G, N)``.
     """

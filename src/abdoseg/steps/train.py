@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
@@ -264,8 +263,8 @@ def to_torch(batch: Batch, device: torch.device) -> TorchBatch:
     """Return a batch's arrays as tensors on ``device``."""
     return TorchBatch(
         torch.from_numpy(batch.image).to(device),
-        torch.from_numpy(batch.label.astype(np.int64)).to(device),
-        torch.from_numpy(batch.group.astype(np.int64)).to(device),
+        torch.from_numpy(batch.label).to(device),
+        torch.from_numpy(batch.group).to(device),
         torch.from_numpy(batch.annotated).to(device),
     )
 

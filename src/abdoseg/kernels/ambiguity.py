@@ -1,0 +1,459 @@
+"""Sums of the self-disambiguation loss over voxels, and its gradient: two readings of the logits, one writing.
+
+All terms of the loss follow from a few sums for each group and class (:func:`sum_voxels`), so its gradient in a
+voxel follows from that voxel's logits and the loss's derivative by those sums (:func:`write_gradient`). Voxels are
+taken in blocks that stay in the L1 cache; within a block every loop runs along the voxels of one class. Loops are
+functions of few arrays: LLVM vectorises a loop only where it can check that no two of its arrays overlap, and it checks
+no more than a handful. Nothing but the gradient is as large as the logits.
+
+A *slot* is a group plus one; slot 0 are the voxels outside the image. ``merged[slot]`` has bit ``c`` set where class
+``c`` counts as background: class 0 always, structures that the slot does not know.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from abdoseg.kernels.vectorised import exp, log
+from abdoseg.types import UNKNOWN_LABEL
+
+MAX_CLASSES = 64
+"""Bits of a word of ``merged``."""
+
+_BLOCK = 512
+_PART = 64 * _BLOCK  # voxels whose sums are kept together; the order of additions depends on no number of threads
+_MAX_PARTS = 64
+_FAINT = np.float32(
+    1e-30
+)  # relative to the largest class: less has lost digits, and is done again with its own maximum
+_ONE, _ZERO = np.float32(1), np.float32(0)
+
+
+class VoxelSums(NamedTuple):
+    """Sums over the voxels of one example; S slots, C classes, all float64."""
+
+    focal: float
+    """Of -(1 - p)^2 log p of the merged label, over voxels in slots that know a structure."""
+    entropy: float
+    """Of the entropy, nats, over voxels inside the image."""
+    probability: NDArray[np.float64]
+    """``(S, C)``: of each class's probability, not merged; 0 in slots that know nothing."""
+    true_positive: NDArray[np.float64]
+    """``(S, C)``: of the probability of the merged label, by merged label."""
+    voxels: NDArray[np.float64]
+    """``(S, C)``: voxels by merged label."""
+    unlawful: int
+    """Voxels whose label or slot is not lawful; the rest means nothing where there are any."""
+
+    def plus(self, other: "VoxelSums") -> "VoxelSums":
+        """Return the sums over both."""
+        return VoxelSums(
+            self.focal + other.focal,
+            self.entropy + other.entropy,
+            self.probability + other.probability,
+            self.true_positive + other.true_positive,
+            self.voxels + other.voxels,
+            self.unlawful + other.unlawful,
+        )
+
+
+class Derivatives(NamedTuple):
+    """The loss's derivatives by one example's sums."""
+
+    focal: float
+    entropy: float
+    probability: NDArray[np.float32]
+    """``(S, C)``."""
+    true_positive: NDArray[np.float32]
+    """``(S, C)``."""
+
+
+class Voxels(NamedTuple):
+    """One example; V voxels in memory order."""
+
+    logits: NDArray[np.float32]
+    """``(C, V)``."""
+    label: NDArray[np.int16]
+    """``(V,)``: 0..C-1, or 255 where the slot knows nothing."""
+    group: NDArray[np.int16]
+    """``(V,)``: -1 outside the image."""
+    merged: NDArray[np.uint64]
+    """``(S,)``: bits of the classes that count as background."""
+    knows: NDArray[np.bool_]
+    """``(S,)``: whether the slot knows any structure."""
+
+
+def part_bounds(voxels: int) -> NDArray[np.int64]:
+    """Return where the parts begin whose sums are kept apart, and the end: int64 ``(parts + 1,)``."""
+    size = max(_PART, -(-voxels // (_MAX_PARTS * _BLOCK)) * _BLOCK)
+    return np.append(np.arange(0, max(voxels, 1), size), voxels)
+
+
+def sum_voxels(example: Voxels, start: int, stop: int) -> VoxelSums:
+    """Return the sums over voxels ``start`` to ``stop - 1``; releases Python's lock."""
+    shape = (example.merged.size, example.logits.shape[0])
+    tables = np.zeros((3, *shape))
+    focal, entropy, unlawful = _sum(*example, start, stop, tables)
+    probability, true_positive, count = tables
+    return VoxelSums(focal, entropy, probability, true_positive, count, unlawful)
+
+
+def write_gradient(example: Voxels, by: Derivatives, gradient: NDArray[np.float32], start: int, stop: int) -> None:
+    """Write the gradient ``(C, V)`` of voxels ``start`` to ``stop - 1``; releases Python's lock."""
+    scalars = np.array([by.focal, by.entropy], dtype=np.float32)
+    _gradient(*example, scalars, by.probability, by.true_positive, start, stop, gradient)
+
+
+_kernel = njit(cache=True, nogil=True, error_model="numpy")
+_sum_kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+
+
+@_kernel
+def _load(label, group, merged, knows, classes, slot, target, word):  # type: ignore[no-untyped-def]
+    """Fill slot, merged label and merged word of a block; return the number of unlawful voxels."""
+    unlawful = 0
+    for i in range(label.size):
+        s = np.int32(group[i]) + np.int32(1)
+        y = np.int32(label[i])
+        if s < 0 or s >= merged.size:
+            unlawful += 1
+            s = np.int32(0)
+        if y < 0 or (y >= classes and (y != UNKNOWN_LABEL or knows[s])):
+            unlawful += 1
+        w = merged[s]
+        slot[i] = s
+        word[i] = w
+        hidden = y < 0 or y >= classes or (w >> np.uint64(y)) & np.uint64(1)
+        target[i] = np.int32(0) if hidden else y
+    return unlawful
+
+
+@_kernel
+def _all_equal(values):  # type: ignore[no-untyped-def]
+    different = 0
+    for i in range(values.size):
+        different += values[i] != values[0]
+    return different == 0
+
+
+@_kernel
+def _raise_to(out, x):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] = max(out[i], x[i])
+
+
+@_kernel
+def _exp_below(x, highest, e, total):  # type: ignore[no-untyped-def]
+    """``e = exp(x - highest)``; add it to ``total``."""
+    for i in range(x.size):
+        e[i] = exp(x[i] - highest[i])
+        total[i] += e[i]
+
+
+@_kernel
+def _add_weighted(out, e, x, highest):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] += e[i] * (x[i] - highest[i])
+
+
+@_kernel
+def _add(out, x):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] += x[i]
+
+
+@_kernel
+def _add_where(out, x, word, bit):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] += x[i] if word[i] & bit else _ZERO
+
+
+@_kernel
+def _add_scaled(out, x, factor):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] += x[i] * factor
+
+
+@_kernel
+def _add_looked_up(out, x, table, index):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] += x[i] * table[index[i]]
+
+
+@_kernel
+def _log_of(x, out):  # type: ignore[no-untyped-def]
+    for i in range(x.size):
+        out[i] = log(max(x[i], _FAINT))
+
+
+@_kernel
+def _inverse_of(x, out):  # type: ignore[no-untyped-def]
+    for i in range(x.size):
+        out[i] = _ONE / x[i]
+
+
+@_sum_kernel
+def _dot(a, b):  # type: ignore[no-untyped-def]
+    total = _ZERO
+    for i in range(a.size):
+        total += a[i] * b[i]
+    return total
+
+
+@_kernel
+def _softmax(logits, v0, n, e, highest, total, shift):  # type: ignore[no-untyped-def]
+    """Fill e = exp(x - highest) ``(C, n)``, its total, and ``shift``, the sum of e (x - highest)."""
+    highest[:] = logits[0, v0 : v0 + n]
+    total[:] = _ZERO
+    shift[:] = _ZERO
+    for c in range(1, logits.shape[0]):
+        _raise_to(highest, logits[c, v0 : v0 + n])
+    for c in range(logits.shape[0]):
+        x, ec = logits[c, v0 : v0 + n], e[c, :n]
+        _exp_below(x, highest, ec, total)
+        _add_weighted(shift, ec, x, highest)
+
+
+@_kernel
+def _background(e, word, uniform, background):  # type: ignore[no-untyped-def]
+    """Fill the sum of the exponentials that count as background."""
+    n = background.size
+    background[:] = e[0, :n]
+    for c in range(1, e.shape[0]):
+        bit = np.uint64(1) << np.uint64(c)
+        if not uniform:
+            _add_where(background, e[c, :n], word, bit)
+        elif word[0] & bit:
+            _add(background, e[c, :n])
+
+
+@_kernel
+def _log_sum_background(logits, i, word):  # type: ignore[no-untyped-def]
+    """Return the log-sum-exp of one voxel's background classes, exact however small it is beside the others."""
+    highest = logits[0, i]
+    for c in range(1, logits.shape[0]):
+        if (word >> np.uint64(c)) & np.uint64(1):
+            highest = max(highest, logits[c, i])
+    total = _ZERO
+    for c in range(logits.shape[0]):
+        if (word >> np.uint64(c)) & np.uint64(1):
+            total += exp(logits[c, i] - highest)
+    return highest + log(total)
+
+
+@_kernel
+def _log_target(logits, v0, word, target, highest, background, log_total, log_q):  # type: ignore[no-untyped-def]
+    """Fill the log probability of each voxel's merged label."""
+    _log_of(background, log_q)
+    for i in range(target.size):
+        if target[i] != 0:
+            log_q[i] = logits[target[i], v0 + i] - highest[i]
+        elif background[i] < _FAINT:
+            log_q[i] = _log_sum_background(logits, v0 + i, word[i]) - highest[i]
+    for i in range(target.size):
+        log_q[i] -= log_total[i]
+
+
+@_kernel
+def _focal_of(log_q, q, out):  # type: ignore[no-untyped-def]
+    for i in range(log_q.size):
+        q[i] = exp(log_q[i])
+        out[i] = -(_ONE - q[i]) * (_ONE - q[i]) * log_q[i]
+
+
+@_kernel
+def _own_of(log_q, focal, dice, out):  # type: ignore[no-untyped-def]
+    """Fill q times the derivative of the loss by q, the probability of the merged label."""
+    for i in range(log_q.size):
+        q = exp(log_q[i])
+        slope = (_ONE - q) * (q + q) * log_q[i] - (_ONE - q) * (_ONE - q)  # q d/dq -(1 - q)^2 log q
+        out[i] = focal[i] * slope + q * dice[i]
+
+
+@_kernel
+def _share_of(own, background, target, out):  # type: ignore[no-untyped-def]
+    """Fill what each background class gets of ``own``, times its exponential."""
+    for i in range(own.size):
+        share = own[i] / max(background[i], _FAINT)
+        out[i] = share if target[i] == 0 and background[i] >= _FAINT else _ZERO
+
+
+@_kernel
+def _common_of(own, inverse, common):  # type: ignore[no-untyped-def]
+    for i in range(own.size):
+        common[i] = -(common[i] * inverse[i]) - own[i]
+
+
+@_kernel
+def _mean_of(highest, shift, inverse, out):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] = highest[i] + shift[i] * inverse[i]
+
+
+@_kernel
+def _class_gradient(x, e, mean, weight, common, inverse, g, out):  # type: ignore[no-untyped-def]
+    """Write the gradient of one class: d entropy / d x = -p (log p + H) = -p (x - mean of x)."""
+    for i in range(x.size):
+        out[i] = e[i] * inverse[i] * (common[i] + g - weight[i] * (x[i] - mean[i]))
+
+
+@_kernel
+def _sum(logits, label, group, merged, knows, start, stop, tables):  # type: ignore[no-untyped-def]
+    """Add to ``tables (3, S, C)``; return the sums of focal and entropy, and the number of unlawful voxels."""
+    classes = logits.shape[0]
+    probability, true_positive, count = tables[0], tables[1], tables[2]
+    by_class = np.zeros((classes, merged.size))  # a class's slots side by side: neighbouring slices share cache lines
+    focal, entropy, unlawful = 0.0, 0.0, 0
+    slots, targets, words = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.uint64)
+    e, scratch = np.empty((classes, _BLOCK), np.float32), np.empty((10, _BLOCK), np.float32)
+    for v0 in range(start, stop, _BLOCK):
+        v1 = min(v0 + _BLOCK, stop)
+        n = v1 - v0
+        slot, target, word = slots[:n], targets[:n], words[:n]
+        highest, total, shift, background, log_total, inverse = (
+            scratch[0, :n],
+            scratch[1, :n],
+            scratch[2, :n],
+            scratch[3, :n],
+            scratch[4, :n],
+            scratch[5, :n],
+        )
+        log_q, q, work, weight = scratch[6, :n], scratch[7, :n], scratch[8, :n], scratch[9, :n]
+        unlawful += _load(label[v0:v1], group[v0:v1], merged, knows, classes, slot, target, word)
+        uniform = _all_equal(slot)
+        _softmax(logits, v0, n, e, highest, total, shift)
+        _background(e, word, uniform, background)
+        _log_of(total, log_total)
+        _inverse_of(total, inverse)
+        _log_target(logits, v0, word, target, highest, background, log_total, log_q)
+        for i in range(n):
+            weight[i] = _ONE if slot[i] > 0 else _ZERO
+        entropy += _dot(log_total, weight)
+        shift *= inverse
+        entropy -= _dot(shift, weight)
+        _focal_of(log_q, q, work)
+        for i in range(n):
+            true_positive[slot[i], target[i]] += q[i]
+            count[slot[i], target[i]] += 1.0
+            weight[i] = _ONE if knows[slot[i]] else _ZERO
+        focal += _dot(work, weight)
+        _add_probabilities(e, inverse, slot, knows, uniform, by_class)
+    probability += by_class.T
+    return focal, entropy, unlawful
+
+
+@_kernel
+def _add_at(sums, slot, a, b):  # type: ignore[no-untyped-def]
+    for i in range(slot.size):
+        sums[slot[i]] += a[i] * b[i]
+
+
+@_kernel
+def _add_probabilities(e, inverse, slot, knows, uniform, sums):  # type: ignore[no-untyped-def]
+    """Add a block's probabilities to ``sums (C, S)``."""
+    n = slot.size
+    if uniform:
+        if knows[slot[0]]:
+            for c in range(e.shape[0]):
+                sums[c, slot[0]] += _dot(e[c, :n], inverse)
+        return
+    for c in range(e.shape[0]):
+        _add_at(sums[c], slot, e[c, :n], inverse)
+
+
+@_kernel
+def _gradient(  # type: ignore[no-untyped-def]
+    logits, label, group, merged, knows, by_scalars, by_probability, by_true_positive, start, stop, gradient
+):
+    """Write the gradient: that of p by the logits, times the loss's derivative by p, class by class.
+
+    With set T the merged label's classes and q their probability: d q / d x_c = p_c ([c in T] - q), and a sum of
+    probabilities with weights g_c has p_c (g_c - sum_j p_j g_j). ``own`` is what the classes of T get besides, shared
+    among them as their probabilities are.
+    """
+    classes = logits.shape[0]
+    by_class = by_probability.T.copy()
+    slots, targets, words = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.uint64)
+    e, scratch = np.empty((classes, _BLOCK), np.float32), np.empty((13, _BLOCK), np.float32)
+    for v0 in range(start, stop, _BLOCK):
+        v1 = min(v0 + _BLOCK, stop)
+        n = v1 - v0
+        slot, target, word = slots[:n], targets[:n], words[:n]
+        highest, total, shift, background, log_total, inverse = (
+            scratch[0, :n],
+            scratch[1, :n],
+            scratch[2, :n],
+            scratch[3, :n],
+            scratch[4, :n],
+            scratch[5, :n],
+        )
+        log_q, own, share, mean, weight, common, dice = (
+            scratch[6, :n],
+            scratch[7, :n],
+            scratch[8, :n],
+            scratch[9, :n],
+            scratch[10, :n],
+            scratch[11, :n],
+            scratch[12, :n],
+        )
+        _load(label[v0:v1], group[v0:v1], merged, knows, classes, slot, target, word)
+        uniform = _all_equal(slot)
+        _softmax(logits, v0, n, e, highest, total, shift)
+        _background(e, word, uniform, background)
+        _log_of(total, log_total)
+        _inverse_of(total, inverse)
+        _log_target(logits, v0, word, target, highest, background, log_total, log_q)
+        _mean_of(highest, shift, inverse, mean)
+        for i in range(n):
+            weight[i] = by_scalars[0] if knows[slot[i]] else _ZERO
+            dice[i] = by_true_positive[slot[i], target[i]]
+        _own_of(log_q, weight, dice, own)
+        _share_of(own, background, target, share)
+        common[:] = _ZERO
+        for c in range(classes):
+            if uniform:
+                _add_scaled(common, e[c, :n], by_class[c, slot[0]])
+            else:
+                _add_looked_up(common, e[c, :n], by_class[c], slot)
+        _common_of(own, inverse, common)
+        for i in range(n):
+            weight[i] = by_scalars[1] if slot[i] > 0 else _ZERO
+        for c in range(classes):
+            x, ec, out = logits[c, v0:v1], e[c, :n], gradient[c, v0:v1]
+            bit = np.uint64(1) << np.uint64(c)
+            if uniform:
+                _class_gradient(x, ec, mean, weight, common, inverse, by_class[c, slot[0]], out)
+                if word[0] & bit:
+                    _add_product(out, ec, share)
+            else:
+                _class_gradient(x, ec, mean, weight, common, inverse, _ZERO, out)
+                _add_by_slot(out, ec, inverse, by_class[c], slot)
+                _add_product_where(out, ec, share, word, bit)
+        for i in range(n):
+            if target[i] != 0:
+                gradient[target[i], v0 + i] += own[i]
+            elif background[i] < _FAINT:
+                log_background = _log_sum_background(logits, v0 + i, word[i])
+                for c in range(classes):
+                    if (word[i] >> np.uint64(c)) & np.uint64(1):
+                        gradient[c, v0 + i] += own[i] * exp(logits[c, v0 + i] - log_background)
+
+
+@_kernel
+def _add_product(out, a, b):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] += a[i] * b[i]
+
+
+@_kernel
+def _add_product_where(out, a, b, word, bit):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] += a[i] * b[i] if word[i] & bit else _ZERO
+
+
+@_kernel
+def _add_by_slot(out, a, b, table, slot):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] += a[i] * b[i] * table[slot[i]]
