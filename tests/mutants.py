@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LOSS, SAMPLER, PATCH = "losses/disambiguation.py", "sampling/hierarchical.py", "kernels/patch.py"
+LOSS, PLAIN, FUSED = "losses/disambiguation.py", "losses/plain.py", "kernels/ambiguity.py"
+SAMPLER, PATCH = "sampling/hierarchical.py", "kernels/patch.py"
 
 
 @dataclass(frozen=True)
@@ -37,49 +38,56 @@ MUTANTS = (
     ),
     Mutant(
         "unannotated labels leak",
-        LOSS,
+        PLAIN,
         "return label * known.flatten(1).gather(1, slot * classes + label)",
         "return label",
         "tests/losses",
     ),
     Mutant(
         "unannotated is background",
-        LOSS,
+        PLAIN,
         "return torch.where(target == 0, background, own)",
         "return own",
         "tests/losses",
     ),
     Mutant(
         "entropy over merged classes",
-        LOSS,
+        PLAIN,
         "entropy = -(p * log_p).sum(dim=1)",
-        "entropy = -(p_target * log_p_target)",
+        "entropy = -(log_p_target.exp() * log_p_target)",
         "tests/losses",
     ),
-    Mutant("entropy's sign", LOSS, "entropy = -(p * log_p).sum(dim=1)", "entropy = (p * log_p).sum(dim=1)", "tests/losses"),
+    Mutant("entropy's sign", PLAIN, "entropy = -(p * log_p).sum(dim=1)", "entropy = (p * log_p).sum(dim=1)", "tests/losses"),
     Mutant("wrong eps", LOSS, "DICE_EPS = 1.0", "DICE_EPS = 1e-5", "tests/losses"),
-    Mutant("wrong gamma", LOSS, "GAMMA = 2\n", "GAMMA = 1\n", "tests/losses"),
+    Mutant("wrong gamma", PLAIN, "GAMMA = 2\n", "GAMMA = 1\n", "tests/losses"),
     Mutant(
         "mean over unannotated channels",
         LOSS,
-        'averaged = known if dice_over == "annotated" else known & (count > 0)',
+        'averaged = known if dice_over == "annotated" else known & (sums.voxels > 0)',
         "averaged = torch.ones_like(known)",
         "tests/losses",
     ),
     Mutant(
         "groups weigh the same",
         LOSS,
-        "share = count.sum(dim=2) * annotated_slot / n_counted.clamp(min=1)[:, None]",
+        "share = size * annotated_slot / n_counted.clamp(min=1)[:, None]",
         "share = annotated_slot / annotated_slot.sum(dim=1, keepdim=True).clamp(min=1)",
         "tests/losses",
     ),
     Mutant(
         "padding counts in the entropy",
-        LOSS,
+        PLAIN,
         "inside = (slot > 0).to(p.dtype)",
         "inside = torch.ones_like(slot).to(p.dtype)",
         "tests/losses",
     ),
+    Mutant("fused: unannotated labels leak", FUSED, "hidden = y < 0 or y >= classes or (w >> np.uint64(y)) & np.uint64(1)", "hidden = y < 0 or y >= classes", "tests/losses"),
+    Mutant("fused: faint background lost", FUSED, "        elif background[i] < rows.FAINT:\n            log_q", "        elif background[i] < -1:\n            log_q", "tests/losses"),
+    Mutant("fused: derivative of focal", FUSED, "(_ONE - q) * (q + q) * log_q[i]", "(_ONE - q) * q * log_q[i]", "tests/losses"),
+    Mutant("fused: gradient not centred", FUSED, "common[i] = -(common[i] * inverse[i]) - own[i]", "common[i] = -(common[i] * inverse[i])", "tests/losses"),
+    Mutant("fused: padding counts in the entropy", FUSED, "weight[i] = _ONE if slot[i] > 0 else _ZERO", "weight[i] = _ONE", "tests/losses"),
+    Mutant("fused: neighbouring slices share sums", "kernels/rows.py", "sums[slot[i]] += a[i] * b[i]", "sums[slot[0]] += a[i] * b[i]", "tests/losses"),
+    Mutant("fused: the last block is left out", FUSED, "v1 = min(v0 + _BLOCK, stop)\n        n = v1 - v0\n        slot", "v1 = min(v0 + _BLOCK, stop // _BLOCK * _BLOCK)\n        n = max(0, v1 - v0)\n        slot", "tests/losses"),
     Mutant("off-by-one slice table", "views.py", "np.arange(k) + 0.5", "np.arange(k) + 1.5", "tests/test_views.py"),
     Mutant(
         "kept slices share a group",

@@ -393,6 +393,7 @@ def test_cards_that_cannot_say_what_values_mean(tmp_path):
 def test_structures_left_out_in_some_cases_are_not_scored(tmp_path):
     text = load_card("word").model_dump()
     text["exceptions"] = [{"not_annotated": ("bladder",), "unless": {"sex": ("f",)}, "reason": "test"}]
+    text["table"] = {"path": "meta.csv", "key": "case"}
     card = type(load_card("word")).model_validate(text)
     rules = folder_rules(tmp_path, card)
     assert ABDOMEN.id_of("bladder") not in rules.annotation.structure_ids

@@ -13,6 +13,39 @@ from abdoseg.types import Affine, Modality, SplitName
 CaseStatus = Literal["taken", "repaired"]
 
 
+class SideSplit(BaseModel):
+    """How a label that joins right and left was split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pair: str = Field(description="right_kidney+left_kidney")
+    values: tuple[int, ...] = Field(description="raw label values that join them")
+    flags: tuple[str, ...] = Field(default=(), description="why somebody should look at it")
+    decided: tuple[str, str] | None = Field(default=None, description="what was decided, and by whom")
+
+    @property
+    def open(self) -> bool:
+        """Whether somebody should still look at it."""
+        return bool(self.flags) and self.decided is None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The flags as sentences, while nobody has decided."""
+        return tuple(f"split of {self.pair.replace('+', ' and ')}: {flag}" for flag in self.flags if self.open)
+
+
+class Measure(BaseModel):
+    """What is measured of one structure at ingest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ml: float = Field(description="volume on the harmonised grid")
+    mean: float = Field(description="mean intensity: HU within the window (CT), or [0, 1] (MR)")
+    gas: float = Field(description="part of its voxels below -200 HU (CT)")
+    centre: tuple[float, float, float] = Field(description="mean voxel index, harmonised grid, RAS+")
+    cut: bool = Field(description="touches the border of the scan")
+
+
 class CaseFacts(BaseModel):
     """Everything about a case except its voxels; saved as the attributes of its Zarr group.
 
@@ -39,6 +72,9 @@ class CaseFacts(BaseModel):
     digest: str = Field(description="hash of image, label, annotation and affine; another one is another case")
     settings_digest: str = Field(description="hash of the workspace's structures, spacing and windows")
     card_digest: str = Field(description="hash of what the card says about labels and annotation")
+    sides: tuple[SideSplit, ...] = Field(default=(), description="labels that joined right and left")
+    measures: dict[str, Measure] = Field(default={}, description="by structure that the case holds")
+    suspicions: tuple[str, ...] = Field(default=(), description="what is odd about it; it is taken all the same")
     warnings: tuple[str, ...] = ()
     done: tuple[str, ...] = Field(default=(), description="what ingest changed, in order")
 

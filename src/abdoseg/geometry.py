@@ -131,6 +131,26 @@ def harmonised_grid(shape: Sequence[int], affine: Affine, spacing_mm: float) -> 
     return Grid((int(n[0]), int(n[1]), int(n[2])), new)
 
 
+def harmonised_positions(
+    shape: Sequence[int], affine: Affine, grid: Grid
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return, for each RAS+ axis, where the slices of ``grid`` lie among those of the scan turned to RAS+.
+
+    Parameters
+    ----------
+    shape, affine
+        Of the scan, on its own axes.
+    grid
+        The harmonised grid made from it.
+    """
+    orientation = nib.io_orientation(affine)
+    canonical = np.empty(3, dtype=int)
+    canonical[orientation[:, 0].astype(int)] = shape
+    spacing = np.empty(3)
+    spacing[orientation[:, 0].astype(int)] = spacing_of(affine)
+    return axis_positions(grid.shape, np.array(grid.spacing_mm) / spacing, canonical.tolist())
+
+
 def axis_positions(
     shape_to: Sequence[int], step: Sequence[float] | NDArray[np.float64], shape_from: Sequence[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

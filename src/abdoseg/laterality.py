@@ -5,12 +5,14 @@ Connected components are assigned by the side of the body their centroid lies on
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from abdoseg.geometry import to_canonical
+from abdoseg.reviews import SideDecision
 from abdoseg.types import Affine
 
 SPECK_FRACTION = 0.05
@@ -20,6 +22,15 @@ CROSSING_FRACTION = 0.2
 """A component with at least this part of its voxels on either side of the midline crosses it."""
 
 RATIO_LIMIT = 3.0
+"""One side this many times as large as the other is looked at."""
+
+PELVIC_MM = 80.0
+"""One side this far below the other is looked at: a pelvic or transplanted organ, or a label of something else."""
+
+MATCH_MM = 10.0
+"""A decision on a component holds for the component whose centroid is no further from where it was."""
+
+Side = Literal["right", "left", "crossing"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +40,7 @@ class SidedMask:
     Parameters
     ----------
     right, left, unknown
-        bool ``(X, Y, Z)``, disjoint; ``unknown`` holds components that cross the midline.
+        bool ``(X, Y, Z)``, disjoint; ``unknown`` holds components that cross the midline, or were decided so.
     flags
         Why somebody should look at this case; empty when the split is plain.
     """
@@ -40,6 +51,28 @@ class SidedMask:
     flags: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Component:
+    """One 26-connected part of a joined label.
+
+    Parameters
+    ----------
+    voxels
+        Its size.
+    centroid_mm
+        RAS+.
+    side
+        By position; ``crossing`` with much on either side of the midline.
+    large
+        Not a speck.
+    """
+
+    voxels: int
+    centroid_mm: tuple[float, float, float]
+    side: Side
+    large: bool
+
+
 def body_midline(body: NDArray[np.bool_]) -> float:
     """Return the mean x index of a body mask ``(X, Y, Z)`` in RAS+; the middle of the volume when it is empty."""
     per_slice = body.sum(axis=(1, 2))
@@ -48,8 +81,49 @@ def body_midline(body: NDArray[np.bool_]) -> float:
     return float(np.average(np.arange(body.shape[0]), weights=per_slice))
 
 
-def split_sides(mask: NDArray[np.bool_], midline: float) -> SidedMask:
-    """Assign the 26-connected components of ``mask`` ``(X, Y, Z)`` in RAS+ to the right or the left.
+def find_components(
+    mask: NDArray[np.bool_], midline: float, affine: Affine
+) -> tuple[NDArray[np.int32], list[Component]]:
+    """Return the 26-connected components of ``mask`` and what is known of each.
+
+    Parameters
+    ----------
+    mask
+        bool ``(X, Y, Z)`` in RAS+: the joined organ.
+    midline
+        x index of the body's midline.
+    affine
+        Voxel index to mm of the mask.
+
+    Returns
+    -------
+    numbers, components
+        int32 ``(X, Y, Z)``, 0 outside; component ``i`` has number ``i + 1``.
+
+    Notes
+    -----
+    In RAS+ the first axis points to the patient's right, so larger x is right.
+    """
+    numbers = np.zeros(mask.shape, dtype=np.int32)
+    n = ndimage.label(mask, structure=np.ones((3, 3, 3), dtype=bool), output=numbers)
+    sizes = np.bincount(numbers.reshape(-1), minlength=n + 1)[1:]
+    found = []
+    for index, box in enumerate(ndimage.find_objects(numbers), start=1):
+        inside = numbers[box] == index
+        share_right = float(inside[np.arange(box[0].start, box[0].stop) > midline].sum() / sizes[index - 1])
+        large = bool(sizes[index - 1] >= SPECK_FRACTION * sizes.max())
+        crossing = large and min(share_right, 1 - share_right) >= CROSSING_FRACTION
+        side: Side = "crossing" if crossing else "right" if share_right >= 0.5 else "left"
+        centre = [float(at.mean()) + start.start for at, start in zip(np.nonzero(inside), box, strict=True)]
+        x, y, z = (affine @ [*centre, 1.0])[:3]
+        found.append(Component(int(sizes[index - 1]), (float(x), float(y), float(z)), side, large))
+    return numbers, found
+
+
+def split_sides(
+    mask: NDArray[np.bool_], midline: float, affine: Affine | None = None, decision: SideDecision | None = None
+) -> SidedMask:
+    """Assign the components of ``mask`` ``(X, Y, Z)`` in RAS+ to the right or the left.
 
     Parameters
     ----------
@@ -57,42 +131,63 @@ def split_sides(mask: NDArray[np.bool_], midline: float) -> SidedMask:
         Voxels of the joined organ.
     midline
         x index of the body's midline.
-
-    Notes
-    -----
-    In RAS+ the first axis points to the patient's right, so larger x is right.
+    affine
+        Voxel index to mm; default: 1 mm.
+    decision
+        What somebody decided about this case; default: by position, and crossing components unknown.
     """
-    components, n = ndimage.label(mask, structure=np.ones((3, 3, 3), dtype=bool))
-    sizes = np.bincount(components.ravel(), minlength=n + 1)[1:]
-    right = np.zeros(n + 1, dtype=bool)
-    left = np.zeros(n + 1, dtype=bool)
-    crossing = np.zeros(n + 1, dtype=bool)
-    x = np.arange(mask.shape[0])
-    for index, box in enumerate(ndimage.find_objects(components), start=1):
-        profile = (components[box] == index).sum(axis=(1, 2))
-        share_right = float(profile[x[box[0]] > midline].sum() / sizes[index - 1])
-        large = sizes[index - 1] >= SPECK_FRACTION * sizes.max()
-        crossing[index] = large and min(share_right, 1 - share_right) >= CROSSING_FRACTION
-        right[index] = not crossing[index] and share_right >= 0.5
-        left[index] = not crossing[index] and share_right < 0.5
-    flags = _flags(sizes, right[1:], left[1:], crossing[1:])
-    return SidedMask(right[components], left[components], crossing[components], flags)
+    numbers, components = find_components(mask, midline, np.eye(4) if affine is None else affine)
+    sides = np.array(["", *(_decided(c, decision) for c in components)])
+    of_voxel = sides[numbers]
+    right, left, cut = of_voxel == "right", of_voxel == "left", of_voxel == "cut"
+    if cut.any():
+        beyond = (np.arange(mask.shape[0]) > midline)[:, None, None]
+        right, left = right | (cut & beyond), left | (cut & ~beyond)
+    return SidedMask(right, left, mask & ~right & ~left, _flags(components))
 
 
-def _flags(
-    sizes: NDArray[np.int_], right: NDArray[np.bool_], left: NDArray[np.bool_], crossing: NDArray[np.bool_]
-) -> tuple[str, ...]:
-    if len(sizes) == 0:
+def _decided(component: Component, decision: SideDecision | None) -> str:
+    """Return ``right``, ``left``, ``cut`` (at the midline) or ``unknown`` for one component."""
+    action = decision.action if decision else "keep"
+    if decision is not None and action == "components":
+        return next((side for *at, side in decision.sides if _is_at(component, at)), "unknown")
+    if action in ("right", "left", "unknown"):
+        return action
+    if component.side == "crossing":
+        return "cut" if action == "cut" else "unknown"
+    return component.side
+
+
+def _is_at(component: Component, at_mm: list[float]) -> bool:
+    return float(np.linalg.norm(np.subtract(component.centroid_mm, at_mm))) <= MATCH_MM
+
+
+def _flags(components: list[Component]) -> tuple[str, ...]:
+    large = [c for c in components if c.large]
+    if not large:
         return ()
     flags = []
-    if crossing.any():
+    if any(c.side == "crossing" for c in large):
         flags.append("a component crosses the midline and was left unknown")
-    n_right, n_left = int(sizes[right].sum()), int(sizes[left].sum())
-    if not n_right or not n_left:
-        flags.append(f"all components lie on the {'right' if n_right else 'left'}" if n_right or n_left else "no side")
-    elif max(n_right, n_left) > RATIO_LIMIT * min(n_right, n_left):
-        flags.append(f"right and left differ {max(n_right, n_left) / min(n_right, n_left):.1f}-fold in size")
+    elif len(large) == 1:
+        flags.append("there is one component only")
+    sizes = {side: sum(c.voxels for c in components if c.side == side) for side in ("right", "left")}
+    low, high = sorted(sizes.values())
+    if not low and high:
+        flags.append(f"all components lie on the {'right' if sizes['right'] else 'left'}")
+    elif high > RATIO_LIMIT * max(low, 1):
+        flags.append(f"right and left differ {high / low:.1f}-fold in size")
+    if low:
+        heights = {side: np.average(*_heights(components, side)) for side in ("right", "left")}
+        if abs(heights["right"] - heights["left"]) > PELVIC_MM:
+            lower = min(heights, key=lambda side: heights[side])
+            flags.append(f"the {lower} one lies {abs(heights['right'] - heights['left']):.0f} mm below the other")
     return tuple(flags)
+
+
+def _heights(components: list[Component], side: str) -> tuple[list[float], None, list[float]]:
+    of_side = [c for c in components if c.side == side]
+    return [c.centroid_mm[2] for c in of_side], None, [float(c.voxels) for c in of_side]
 
 
 def split_in_place(
@@ -101,6 +196,7 @@ def split_in_place(
     body: NDArray[np.bool_],
     affine: Affine,
     ids: tuple[int, int, int],
+    decision: SideDecision | None = None,
 ) -> tuple[str, ...]:
     """Write right, left and unknown ids into ``label`` where ``joined`` is True; return the flags.
 
@@ -114,11 +210,13 @@ def split_in_place(
         The scan's voxel-to-mm affine.
     ids
         Ids to write for right, left and unknown.
+    decision
+        What somebody decided about this case.
     """
-    canonical_mask, _ = to_canonical(joined, affine)
+    canonical_mask, canonical_affine = to_canonical(joined, affine)
     canonical_body, _ = to_canonical(body, affine)
     canonical_label, _ = to_canonical(label, affine)  # a view: writing to it writes to label
-    sided = split_sides(canonical_mask, body_midline(canonical_body))
+    sided = split_sides(canonical_mask, body_midline(canonical_body), canonical_affine, decision)
     for mask, value in zip((sided.right, sided.left, sided.unknown), ids, strict=True):
         canonical_label[mask] = value
     return sided.flags

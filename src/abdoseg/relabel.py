@@ -1,7 +1,7 @@
 """From a source's own label files to structure ids, by its card."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,20 @@ from numpy.typing import NDArray
 
 from abdoseg import geometry
 from abdoseg.anatomy import Anatomy
-from abdoseg.cards import Card
+from abdoseg.cards import Card, merged_targets
+from abdoseg.case import SideSplit
 from abdoseg.errors import CaseError
 from abdoseg.laterality import split_in_place
 from abdoseg.readers import Scan, read_scan
+from abdoseg.reviews import SideDecision, pair_name
+from abdoseg.slice_rows import (
+    ListedSlice,
+    SliceRows,
+    array_axis,
+    listed_slices,
+    non_empty_slices,
+    truncated_rows,
+)
 from abdoseg.types import UNKNOWN_LABEL, Modality
 
 INTEGER_TOLERANCE = 1e-5
@@ -33,48 +43,102 @@ class Relabelled:
         uint8 ``(X, Y, Z)`` on the image's own axes; 0 background, 255 unknown.
     annotated
         Names of the structures known in this case.
+    slices
+        Which of them are known in each slice, where that differs.
+    sides
+        Labels that joined right and left, and how they were split.
     done, warnings
         What was changed; what somebody should look at.
     """
 
     label: NDArray[np.uint8]
     annotated: tuple[str, ...]
+    slices: SliceRows = field(default_factory=SliceRows)
+    sides: tuple[SideSplit, ...] = ()
     done: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def relabel_map(path: Path, image: Scan, card: Card, annotated: tuple[str, ...], anatomy: Anatomy) -> Relabelled:
-    """Read a label map and translate its values.
+@dataclass(frozen=True)
+class CaseRules:
+    """What the card says of one case.
+
+    Parameters
+    ----------
+    card
+        The source.
+    annotated
+        Names of the structures annotated in this case.
+    listed
+        Rows of the source's side-car table of annotated slices for this case.
+    decisions
+        Pair -> what somebody decided about labels that join right and left.
+    """
+
+    card: Card
+    annotated: tuple[str, ...]
+    listed: Sequence[ListedSlice] = ()
+    decisions: Mapping[str, SideDecision] = field(default_factory=dict)
+
+
+def relabel_nothing(image: Scan) -> Relabelled:
+    """Return an empty label of which nothing is known: an unlabelled scan."""
+    return Relabelled(np.zeros(image.array.shape, dtype=np.uint8), (), done=("taken without labels",))
+
+
+def relabel_map(name: str, raw_label: NDArray[Any], image: Scan, rules: CaseRules, anatomy: Anatomy) -> Relabelled:
+    """Translate the values of a label map.
+
+    Parameters
+    ----------
+    name
+        Of the label file, for messages.
+    raw_label
+        Its voxels, on the axes of the image.
+    image, rules, anatomy
+        The scan; what its card says; the workspace's structures.
 
     Raises
     ------
     CaseError
-        If the file is damaged, holds values the card does not know or fractions, or lies on another grid.
+        If it holds values the card does not know, or fractions.
     """
-    raw = _whole_numbers(path, _on_grid_of(image, read_scan(path), path))
+    card = rules.card
+    raw = _whole_numbers(name, raw_label)
     present = _values(raw)
-    _require_known(path, present, card)
+    _require_known(name, present, card)
+    targets = card.label_targets(present)
     table = np.zeros(max(present) + 1, dtype=np.uint8)
-    for value, target in card.label_targets().items():
+    for value, target in targets.items():
         if isinstance(target, str) and target in anatomy.names and value < len(table):
             table[value] = anatomy.id_of(target)
+    table[sorted(present & card.ignored_values())] = UNKNOWN_LABEL
     label = table[raw]
-    done, warnings = _split_merged(label, raw, image, card, anatomy)
-    dropped = sorted(present & card.dropped_values())
-    if dropped:
-        names = ", ".join(f"{card.dropped[str(value)]}" for value in dropped)
-        done = (*done, f"dropped {names}")
-    _hide_unvouched(label, annotated, anatomy)
-    return Relabelled(label, _in_anatomy(annotated, anatomy), done, warnings)
+    sides = _split_merged(label, raw, merged_targets(targets), image, rules, anatomy)
+    told = (
+        *(f"{variant.reason}" for variant in card.variants_in(present)),
+        *(f"split {side.pair.replace('+', ' and ')}" for side in sides),
+        *_told("dropped", present & card.dropped_values(), card.dropped),
+        *_told("unknown where it says", present & card.ignored_values(), card.ignored),
+    )
+    _hide_unvouched(label, rules.annotated, anatomy)
+    known = _in_anatomy(rules.annotated, anatomy)
+    drawn = (raw > 0) & (label != UNKNOWN_LABEL)
+    slices = _slices(rules, label, drawn, image, known, anatomy)
+    return Relabelled(label, known, slices, sides, told, tuple(w for side in sides for w in side.warnings))
 
 
-def relabel_masks(
-    masks: Mapping[str, Path], image: Scan, card: Card, annotated: tuple[str, ...], anatomy: Anatomy
-) -> Relabelled:
+def _told(what: str, values: set[int], names: Mapping[str, str]) -> tuple[str, ...]:
+    return (f"{what} {', '.join(names[str(value)] for value in sorted(values))}",) if values else ()
+
+
+def relabel_masks(masks: Mapping[str, Path], image: Scan, rules: CaseRules, anatomy: Anatomy) -> Relabelled:
     """Read one mask file a structure and join them; where masks overlap, the later in the card wins.
 
-    A structure none of whose mask files is there counts as not annotated, with a warning.
+    Only the masks that the card maps are read. A structure none of whose mask files is there counts as not
+    annotated, with a warning.
     """
+    card = rules.card
     label = np.zeros(image.array.shape, dtype=np.uint8)
     found: set[str] = set()
     overlapping = 0
@@ -82,17 +146,49 @@ def relabel_masks(
         if mask_name not in masks:
             continue
         found.add(structure)
-        mask = _binary(masks[mask_name], _on_grid_of(image, read_scan(masks[mask_name]), masks[mask_name]))
+        path = masks[mask_name]
+        mask = _binary(path.name, on_grid_of(image, read_scan(path), path.name))
         if structure in anatomy.names:
             structure_id = anatomy.id_of(structure)
             overlapping += int(((label > 0) & (label != structure_id) & mask).sum())
             label[mask] = structure_id
-    missing = tuple(name for name in annotated if name not in found)
-    done = (f"{overlapping} voxels in two masks went to the later one",) if overlapping else ()
+    missing = tuple(name for name in rules.annotated if name not in found)
+    release = card.release_of(masks)
+    done = (
+        *((f"release {release.name}, by its mask files",) if release else ()),
+        *((f"{overlapping} voxels in two masks went to the later one",) if overlapping else ()),
+    )
     warnings = (f"no mask file for {', '.join(missing)}: taken as not annotated",) if missing else ()
-    known = tuple(name for name in annotated if name in found)
+    known = tuple(name for name in rules.annotated if name in found)
     _hide_unvouched(label, known, anatomy)
-    return Relabelled(label, _in_anatomy(known, anatomy), done, warnings)
+    known = _in_anatomy(known, anatomy)
+    return Relabelled(label, known, _slices(rules, label, label > 0, image, known, anatomy), (), done, warnings)
+
+
+def _slices(
+    rules: CaseRules,
+    label: NDArray[np.uint8],
+    drawn: NDArray[np.bool_],
+    image: Scan,
+    known: tuple[str, ...],
+    anatomy: Anatomy,
+) -> SliceRows:
+    """Return what is known slice by slice, by the card's rule."""
+    card = rules.card
+    row = np.zeros(len(anatomy), dtype=bool)
+    row[[i - 1 for i in anatomy.ids_of(known)]] = True
+    if card.sparse is not None and card.sparse.axis is not None:
+        axis = array_axis(card.sparse.axis, image.affine)
+        return SliceRows({axis: non_empty_slices(drawn, axis, row)}, apart=True)
+    if card.sparse is not None:
+        ids = {name: anatomy.id_of(name) for name in known}
+        rows = listed_slices(rules.listed, card.sparse, label.shape, image.affine, ids)
+        if not rows:
+            raise CaseError(f"{card.sparse.table} lists no slice of this case; list its annotated slices there")
+        wide = {axis: np.pad(r, ((0, 0), (0, len(anatomy) - r.shape[1]))) for axis, r in rows.items()}
+        return SliceRows(wide, apart=True)
+    truncated = anatomy.ids_of(tuple(name for name in card.truncated if name in known))
+    return truncated_rows(label, image.affine, truncated, row) if truncated else SliceRows()
 
 
 def _hide_unvouched(label: NDArray[np.uint8], known: tuple[str, ...], anatomy: Anatomy) -> None:
@@ -115,40 +211,38 @@ def _in_anatomy(names: tuple[str, ...], anatomy: Anatomy) -> tuple[str, ...]:
     return tuple(name for name in names if name in anatomy.names)
 
 
-def _on_grid_of(image: Scan, other: Scan, path: Path) -> NDArray[Any]:
+def on_grid_of(image: Scan, other: Scan, name: str) -> NDArray[Any]:
     """Return the voxels of ``other`` on the axes of ``image``; the same space in another axis order is turned."""
     if geometry.same_grid(image.grid, other.grid):
         return other.array
     turned, turned_affine = geometry.to_canonical(other.array, other.affine)
     reference, reference_affine = geometry.to_canonical(image.array, image.affine)
     if turned.shape != reference.shape:
-        msg = f"{path.name}: shape {other.array.shape}, expected the image's {image.array.shape}; not its label?"
+        msg = f"{name}: shape {other.array.shape}, expected the image's {image.array.shape}; not its label?"
         raise CaseError(msg)
     distance = geometry.corner_distance_voxels(
         geometry.Grid(reference.shape, reference_affine), geometry.Grid(turned.shape, turned_affine)
     )
     if distance > geometry.AFFINE_TOLERANCE_VOXELS:
         msg = (
-            f"{path.name}: its affine puts it {distance:.3g} voxels away from the image, expected less than "
+            f"{name}: its affine puts it {distance:.3g} voxels away from the image, expected less than "
             f"{geometry.AFFINE_TOLERANCE_VOXELS:g}; copy the image's header if the voxels match"
         )
         raise CaseError(msg)
     return geometry.from_canonical(turned, image.affine)
 
 
-def _whole_numbers(path: Path, array: NDArray[Any]) -> NDArray[np.unsignedinteger]:
+def _whole_numbers(name: str, array: NDArray[Any]) -> NDArray[np.unsignedinteger]:
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
-            raise CaseError(f"{path.name}: NaN or infinite label values; expected whole numbers")
+            raise CaseError(f"{name}: NaN or infinite label values; expected whole numbers")
         rounded = np.rint(array)
         if np.abs(array - rounded).max() > INTEGER_TOLERANCE:
-            raise CaseError(
-                f"{path.name}: fractions among the label values; expected whole numbers (resampled linearly?)"
-            )
+            raise CaseError(f"{name}: fractions among the label values; expected whole numbers (resampled linearly?)")
         array = rounded
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > 65535:
-        raise CaseError(f"{path.name}: label values {low}..{high}, expected 0..65535")
+        raise CaseError(f"{name}: label values {low}..{high}, expected 0..65535")
     return array.astype(np.uint8 if high < 256 else np.uint16)
 
 
@@ -158,37 +252,46 @@ def _values(array: NDArray[np.unsignedinteger]) -> set[int]:
     return {int(value) for value in np.flatnonzero(counts)}
 
 
-def _binary(path: Path, array: NDArray[Any]) -> NDArray[np.bool_]:
-    numbers = _whole_numbers(path, array)
+def _binary(name: str, array: NDArray[Any]) -> NDArray[np.bool_]:
+    numbers = _whole_numbers(name, array)
     values = _values(numbers)
     if len(values - {0}) > 1:
-        raise CaseError(f"{path.name}: values {sorted(values)[:5]}, expected a mask of 0 and one other value")
+        raise CaseError(f"{name}: values {sorted(values)[:5]}, expected a mask of 0 and one other value")
     return numbers > 0
 
 
-def _require_known(path: Path, present: set[int], card: Card) -> None:
-    unknown = present - {0} - set(card.label_targets()) - card.dropped_values()
+def _require_known(name: str, present: set[int], card: Card) -> None:
+    unknown = present - {0} - set(card.label_targets()) - card.dropped_values() - card.ignored_values()
     if unknown:
         values = ", ".join(str(value) for value in sorted(unknown)[:8])
         raise CaseError(
-            f"{path.name}: label values {values} are not in card {card.id}; add them to its labels or dropped, "
+            f"{name}: label values {values} are not in card {card.id}; add them to its labels or dropped, "
             "or check that this is the right source"
         )
 
 
 def _split_merged(
-    label: NDArray[np.uint8], raw: NDArray[np.unsignedinteger], image: Scan, card: Card, anatomy: Anatomy
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    done: list[str] = []
-    warnings: list[str] = []
-    for value, (right, left) in card.merged.items():
+    label: NDArray[np.uint8],
+    raw: NDArray[np.unsignedinteger],
+    merged: Mapping[int, tuple[str, str]],
+    image: Scan,
+    rules: CaseRules,
+    anatomy: Anatomy,
+) -> tuple[SideSplit, ...]:
+    by_sides: dict[tuple[str, str], list[int]] = {}
+    for value, sides in merged.items():  # a tumour takes the side of its organ: values of the same pair are one
+        by_sides.setdefault(sides, []).append(value)
+    splits = []
+    for (right, left), values in by_sides.items():
         if right not in anatomy.names or left not in anatomy.names:
             continue
-        joined = raw == value
+        joined = np.isin(raw, values)
         if not joined.any():
             continue
         ids = (anatomy.id_of(right), anatomy.id_of(left), UNKNOWN_LABEL)
-        flags = split_in_place(label, joined, body_mask(image, card.modality), image.affine, ids)
-        done.append(f"split value {value} into {right} and {left}")
-        warnings.extend(f"split of value {value}: {flag}" for flag in flags)
-    return tuple(done), tuple(warnings)
+        pair = pair_name(right, left)
+        decision = rules.decisions.get(pair)
+        flags = split_in_place(label, joined, body_mask(image, rules.card.modality), image.affine, ids, decision)
+        told = (decision.action, decision.by) if decision else None
+        splits.append(SideSplit(pair=pair, values=tuple(values), flags=flags, decided=told))
+    return tuple(splits)

@@ -5,7 +5,7 @@ Nothing here may import torch, monai or zarr at module level: ``abdoseg --help``
 
 import typer
 
-from abdoseg.cli import cards, demo, evaluate, ingest, list_, phantom, predict, remove, sparsify, status, train
+from abdoseg.cli import cards, demo, evaluate, ingest, list_, phantom, predict, remove, review, sparsify, status, train
 from abdoseg.cli._console import Commands
 from abdoseg.cli._process import tune
 
@@ -26,6 +26,7 @@ app.command("sparsify")(sparsify.sparsify)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("eval")(evaluate.evaluate)
+app.command("review")(review.review)
 app.command("remove")(remove.remove)
 app.command("list")(list_.list_)
 app.add_typer(cards.app, name="cards")

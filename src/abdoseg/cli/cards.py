@@ -1,11 +1,12 @@
 """``abdoseg cards``: the registry."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from abdoseg.cli._console import Commands, JsonOption, out, print_json
+from abdoseg.cli._console import Commands, JsonOption, next_step, out, print_json, warn
 
 app = typer.Typer(cls=Commands, help="The registry: what each known source holds.", no_args_is_help=True)
 
@@ -43,8 +44,9 @@ def show(card: Annotated[str, typer.Argument(help="Card, alias or path.")], as_j
         if one.access:
             out.print(f"  get it: {one.access.url}\n          {one.access.how}\n  licence: {one.access.licence}")
         for layout in one.layouts:
-            out.print(f"  layout {layout.name}: {layout.image}  {layout.label or layout.masks}", markup=False)
-        out.print(f"  annotates: {', '.join(one.annotated)}")
+            out.print(f"  layout {layout.name}: {layout.image}  {layout.labels or '(no labels)'}", markup=False)
+        annotates = ", ".join(one.annotated) or ("what you state with --labels" if one.labels_by_user else "nothing")
+        out.print(f"  annotates: {annotates}")
         for value, target in {**one.labels, **one.masks}.items():
             out.print(f"    {value} -> {target if isinstance(target, str) else ' + '.join(target)}", markup=False)
         for rule in one.exceptions:
@@ -52,10 +54,59 @@ def show(card: Annotated[str, typer.Argument(help="Card, alias or path.")], as_j
 
 
 @app.command("check")
-def check(card: Annotated[str, typer.Argument(help="Card or path of your own card.")]) -> None:
-    """Check a card; all faults are told at once."""
+def check(
+    card: Annotated[str, typer.Argument(help="Card or path of your own card.")],
+    folder: Annotated[Path | None, typer.Argument(help="Also see what the card finds in this folder.")] = None,
+) -> None:
+    """Check a card; all faults are told at once. With a folder, see which cases it finds there; nothing is stored."""
     from abdoseg.cards import check_structures, load_cards
+    from abdoseg.readers.layouts import find_cases
 
+    failed = False
     for one in load_cards(card):
         check_structures(one)
         out.print(f"{one.id}: good, {len(one.annotated)} structures, {len(one.layouts)} layouts")
+        if folder is None:
+            continue
+        finding = find_cases(one, folder)
+        out.print(f"  layout {finding.layout}: {len(finding.cases)} cases", markup=False)
+        for reason, count in finding.skipped.items():
+            out.print(f"  passed over {count}: {reason}", markup=False)
+        for case, fault in list(finding.faults.items())[:20]:
+            out.print(f"  {case}: {fault}", markup=False)
+        failed |= bool(finding.faults)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("draft")
+def draft(
+    folder: Annotated[Path, typer.Argument(help="The folder in which the source was unpacked.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the card here (.toml).")] = None,
+    modality: Annotated[str | None, typer.Option(help="CT or MR, where you know it.")] = None,
+) -> None:
+    """Propose a card from what a folder holds, and say what it is unsure of.
+
+    Known forms: nnU-Net raw (v1, v2) and Decathlon folders, a mask file a structure, folders of images and labels, a
+    CSV with columns image and label, HDF5 volumes.
+    """
+    from abdoseg.drafts import draft_card
+    from abdoseg.errors import ConfigError
+    from abdoseg.files import write_text
+
+    if modality is not None and modality.upper() not in ("CT", "MR"):
+        raise ConfigError(f"--modality: found '{modality}', expected CT or MR")
+    if output is not None and output.exists():
+        raise ConfigError(f"{output}: is there already; give another name")
+    proposed = draft_card(folder, modality.upper() if modality else None)
+    if output is None:
+        typer.echo(proposed.to_toml(), nl=False)
+    else:
+        write_text(output, proposed.to_toml())
+    for text in proposed.unsure:
+        warn(f"look at: {text}")
+    for text in proposed.missing:
+        warn(f"fill in: {text}")
+    target = output or "mine.toml"
+    if output is not None:
+        next_step(f"abdoseg cards check {target} {folder}, then abdoseg ingest {target} {folder}")

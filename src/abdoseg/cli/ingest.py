@@ -8,16 +8,35 @@ from rich.markup import escape
 from rich.table import Table
 
 from abdoseg.cli._console import DEFAULT_WORKSPACE, WorkspaceOption, next_step, out, progress_bar, say, warn
+from abdoseg.cli.review import let_model_decide
 
 if TYPE_CHECKING:
+    from abdoseg.cards import Card
     from abdoseg.steps.ingest import IngestReport
 
 
 def ingest(
-    card: Annotated[str, typer.Argument(help="A card (`abdoseg cards list`), or the path of your own.")],
+    card: Annotated[
+        str,
+        typer.Argument(help="A card (`abdoseg cards list`), the path of your own, or `nnunet` for any nnU-Net folder."),
+    ],
     folder: Annotated[Path, typer.Argument(help="The folder in which the source was unpacked.")],
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Processes; 0: one a core.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Take at most so many new cases.")] = None,
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="What label values mean, for a card that leaves it to you: 1=liver,2=right_kidney+left_kidney."
+        ),
+    ] = "",
+    modality: Annotated[str | None, typer.Option(help="CT or MR, for an nnU-Net folder that does not say it.")] = None,
+    unlabelled: Annotated[
+        bool,
+        typer.Option("--unlabelled", help="Take scans without labels, too; only the entropy term learns from them."),
+    ] = False,
+    assist: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Let this trained run decide doubtful splits of right and left.")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take cases again that are there already.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
@@ -26,22 +45,31 @@ def ingest(
     A broken case is quarantined with its reason and the others are taken (status 1). Run it again after a stop or a
     repair: what is there is skipped.
     """
-    from abdoseg.cards import load_cards
     from abdoseg.errors import NoCasesError
     from abdoseg.readers.layouts import require_source_folder
     from abdoseg.steps.ingest import ingest as run_ingest
     from abdoseg.steps.ingest import worker_pool
+    from abdoseg.steps.review import flagged_cases
     from abdoseg.store import Workspace
 
-    cards = load_cards(card)
     require_source_folder(folder)
+    cards = _cards(card, folder, labels, modality)
     store = Workspace.create(workspace)
     failed, strangers = False, []
     for one in cards:
         say(f"[bold]{one.id}[/] {escape(one.title)}")
         try:
             with worker_pool(_processes(jobs, folder)) as pool, progress_bar() as progress:
-                report = run_ingest(store, one, folder, replace=replace, limit=limit, executor=pool, progress=progress)
+                report = run_ingest(
+                    store,
+                    one,
+                    folder,
+                    replace=replace,
+                    limit=limit,
+                    unlabelled=unlabelled,
+                    executor=pool,
+                    progress=progress,
+                )
         except NoCasesError as error:
             strangers.append(error)
             continue
@@ -51,9 +79,27 @@ def ingest(
         raise strangers[0]
     for stranger in strangers:
         warn(str(stranger))
+    flagged = [f for one in cards if one.id in store.sources() for f in flagged_cases(store, one.id)]
+    if flagged and assist:
+        let_model_decide(store, flagged, assist)
+    elif flagged:
+        say(f"{len(flagged)} splits of right and left are in doubt: abdoseg review shows them")
     next_step("abdoseg status, or abdoseg train")
     if failed:
         raise typer.Exit(1)
+
+
+def _cards(name: str, folder: Path, labels: str, modality: str | None) -> "list[Card]":
+    """Return the cards called ``name``; that of an nnU-Net folder is made from its dataset.json."""
+    from abdoseg.cards import card_from, load_cards, with_labels
+    from abdoseg.drafts import card_of
+
+    if name != "nnunet":
+        return [with_labels(one, labels) if labels else one for one in load_cards(name)]
+    draft = card_of(folder, modality.upper() if modality else None)
+    for text in draft.unsure:
+        warn(text)
+    return [card_from(draft.facts, f"{folder}")]
 
 
 def _processes(jobs: int, folder: Path) -> int:
@@ -77,6 +123,7 @@ def _print(report: "IngestReport") -> None:
     for warning in report.warnings:
         warn(warning)
     _print_cases("repaired", {facts.case: "; ".join(facts.warnings) for facts in repaired})
+    _print_cases("suspect", {facts.case: "; ".join(facts.suspicions) for facts in report.taken if facts.suspicions})
     _print_cases("quarantined", report.quarantined)
 
 

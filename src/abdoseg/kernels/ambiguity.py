@@ -2,9 +2,8 @@
 
 All terms of the loss follow from a few sums for each group and class (:func:`sum_voxels`), so its gradient in a
 voxel follows from that voxel's logits and the loss's derivative by those sums (:func:`write_gradient`). Voxels are
-taken in blocks that stay in the L1 cache; within a block every loop runs along the voxels of one class. Loops are
-functions of few arrays: LLVM vectorises a loop only where it can check that no two of its arrays overlap, and it checks
-no more than a handful. Nothing but the gradient is as large as the logits.
+taken in blocks that stay in the L1 cache; within a block every loop runs along the voxels of one class
+(:mod:`abdoseg.kernels.rows`). Nothing but the gradient is as large as the logits.
 
 A *slot* is a group plus one; slot 0 are the voxels outside the image. ``merged[slot]`` has bit ``c`` set where class
 ``c`` counts as background: class 0 always, structures that the slot does not know.
@@ -16,6 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from abdoseg.kernels import rows
 from abdoseg.kernels.vectorised import exp, log
 from abdoseg.types import UNKNOWN_LABEL
 
@@ -25,10 +25,11 @@ MAX_CLASSES = 64
 _BLOCK = 512
 _PART = 64 * _BLOCK  # voxels whose sums are kept together; the order of additions depends on no number of threads
 _MAX_PARTS = 64
-_FAINT = np.float32(
-    1e-30
-)  # relative to the largest class: less has lost digits, and is done again with its own maximum
 _ONE, _ZERO = np.float32(1), np.float32(0)
+
+# Rows of a block's scratch memory.
+HIGHEST, TOTAL, SHIFT, BACKGROUND, LOG_TOTAL, INVERSE, LOG_Q, OWN, SHARE, WEIGHT, COMMON, DICE = range(12)
+_ROWS = 12
 
 
 class VoxelSums(NamedTuple):
@@ -107,7 +108,6 @@ def write_gradient(example: Voxels, by: Derivatives, gradient: NDArray[np.float3
 
 
 _kernel = njit(cache=True, nogil=True, error_model="numpy")
-_sum_kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
 
 
 @_kernel
@@ -131,89 +131,17 @@ def _load(label, group, merged, knows, classes, slot, target, word):  # type: ig
 
 
 @_kernel
-def _all_equal(values):  # type: ignore[no-untyped-def]
-    different = 0
-    for i in range(values.size):
-        different += values[i] != values[0]
-    return different == 0
-
-
-@_kernel
-def _raise_to(out, x):  # type: ignore[no-untyped-def]
-    for i in range(out.size):
-        out[i] = max(out[i], x[i])
-
-
-@_kernel
-def _exp_below(x, highest, e, total):  # type: ignore[no-untyped-def]
-    """``e = exp(x - highest)``; add it to ``total``."""
-    for i in range(x.size):
-        e[i] = exp(x[i] - highest[i])
-        total[i] += e[i]
-
-
-@_kernel
-def _add_weighted(out, e, x, highest):  # type: ignore[no-untyped-def]
-    for i in range(out.size):
-        out[i] += e[i] * (x[i] - highest[i])
-
-
-@_kernel
-def _add(out, x):  # type: ignore[no-untyped-def]
-    for i in range(out.size):
-        out[i] += x[i]
-
-
-@_kernel
-def _add_where(out, x, word, bit):  # type: ignore[no-untyped-def]
-    for i in range(out.size):
-        out[i] += x[i] if word[i] & bit else _ZERO
-
-
-@_kernel
-def _add_scaled(out, x, factor):  # type: ignore[no-untyped-def]
-    for i in range(out.size):
-        out[i] += x[i] * factor
-
-
-@_kernel
-def _add_looked_up(out, x, table, index):  # type: ignore[no-untyped-def]
-    for i in range(out.size):
-        out[i] += x[i] * table[index[i]]
-
-
-@_kernel
-def _log_of(x, out):  # type: ignore[no-untyped-def]
-    for i in range(x.size):
-        out[i] = log(max(x[i], _FAINT))
-
-
-@_kernel
-def _inverse_of(x, out):  # type: ignore[no-untyped-def]
-    for i in range(x.size):
-        out[i] = _ONE / x[i]
-
-
-@_sum_kernel
-def _dot(a, b):  # type: ignore[no-untyped-def]
-    total = _ZERO
-    for i in range(a.size):
-        total += a[i] * b[i]
-    return total
-
-
-@_kernel
 def _softmax(logits, v0, n, e, highest, total, shift):  # type: ignore[no-untyped-def]
     """Fill e = exp(x - highest) ``(C, n)``, its total, and ``shift``, the sum of e (x - highest)."""
     highest[:] = logits[0, v0 : v0 + n]
     total[:] = _ZERO
     shift[:] = _ZERO
     for c in range(1, logits.shape[0]):
-        _raise_to(highest, logits[c, v0 : v0 + n])
+        rows.raise_to(highest, logits[c, v0 : v0 + n])
     for c in range(logits.shape[0]):
         x, ec = logits[c, v0 : v0 + n], e[c, :n]
-        _exp_below(x, highest, ec, total)
-        _add_weighted(shift, ec, x, highest)
+        rows.exp_below(x, highest, ec, total)
+        rows.add_weighted(shift, ec, x, highest)
 
 
 @_kernel
@@ -224,9 +152,9 @@ def _background(e, word, uniform, background):  # type: ignore[no-untyped-def]
     for c in range(1, e.shape[0]):
         bit = np.uint64(1) << np.uint64(c)
         if not uniform:
-            _add_where(background, e[c, :n], word, bit)
+            rows.add_where(background, e[c, :n], word, bit)
         elif word[0] & bit:
-            _add(background, e[c, :n])
+            rows.add(background, e[c, :n])
 
 
 @_kernel
@@ -246,14 +174,26 @@ def _log_sum_background(logits, i, word):  # type: ignore[no-untyped-def]
 @_kernel
 def _log_target(logits, v0, word, target, highest, background, log_total, log_q):  # type: ignore[no-untyped-def]
     """Fill the log probability of each voxel's merged label."""
-    _log_of(background, log_q)
+    rows.log_of(background, log_q)
     for i in range(target.size):
         if target[i] != 0:
             log_q[i] = logits[target[i], v0 + i] - highest[i]
-        elif background[i] < _FAINT:
+        elif background[i] < rows.FAINT:
             log_q[i] = _log_sum_background(logits, v0 + i, word[i]) - highest[i]
     for i in range(target.size):
         log_q[i] -= log_total[i]
+
+
+@_kernel
+def _prepare(logits, v0, n, e, slot, target, word, work):  # type: ignore[no-untyped-def]
+    """Fill ``e`` and the rows of ``work`` that both passes need; return whether the block lies in one slot."""
+    uniform = rows.all_equal(slot)
+    _softmax(logits, v0, n, e, work[HIGHEST, :n], work[TOTAL, :n], work[SHIFT, :n])
+    _background(e, word, uniform, work[BACKGROUND, :n])
+    rows.log_of(work[TOTAL, :n], work[LOG_TOTAL, :n])
+    rows.inverse_of(work[TOTAL, :n], work[INVERSE, :n])
+    _log_target(logits, v0, word, target, work[HIGHEST, :n], work[BACKGROUND, :n], work[LOG_TOTAL, :n], work[LOG_Q, :n])
+    return uniform
 
 
 @_kernel
@@ -261,6 +201,19 @@ def _focal_of(log_q, q, out):  # type: ignore[no-untyped-def]
     for i in range(log_q.size):
         q[i] = exp(log_q[i])
         out[i] = -(_ONE - q[i]) * (_ONE - q[i]) * log_q[i]
+
+
+@_kernel
+def _add_probabilities(e, inverse, slot, knows, uniform, sums):  # type: ignore[no-untyped-def]
+    """Add a block's probabilities to ``sums (C, S)``."""
+    n = slot.size
+    if uniform:
+        if knows[slot[0]]:
+            for c in range(e.shape[0]):
+                sums[c, slot[0]] += rows.dot(e[c, :n], inverse)
+        return
+    for c in range(e.shape[0]):
+        rows.add_at(sums[c], slot, e[c, :n], inverse)
 
 
 @_kernel
@@ -276,8 +229,8 @@ def _own_of(log_q, focal, dice, out):  # type: ignore[no-untyped-def]
 def _share_of(own, background, target, out):  # type: ignore[no-untyped-def]
     """Fill what each background class gets of ``own``, times its exponential."""
     for i in range(own.size):
-        share = own[i] / max(background[i], _FAINT)
-        out[i] = share if target[i] == 0 and background[i] >= _FAINT else _ZERO
+        share = own[i] / max(background[i], rows.FAINT)
+        out[i] = share if target[i] == 0 and background[i] >= rows.FAINT else _ZERO
 
 
 @_kernel
@@ -287,16 +240,17 @@ def _common_of(own, inverse, common):  # type: ignore[no-untyped-def]
 
 
 @_kernel
-def _mean_of(highest, shift, inverse, out):  # type: ignore[no-untyped-def]
-    for i in range(out.size):
-        out[i] = highest[i] + shift[i] * inverse[i]
+def _add_entropy(common, weight, shift, inverse):  # type: ignore[no-untyped-def]
+    """Add what all classes share of d entropy / d x = -p (x - mean of x), as distances from the highest logit."""
+    for i in range(common.size):
+        common[i] += weight[i] * shift[i] * inverse[i]
 
 
 @_kernel
-def _class_gradient(x, e, mean, weight, common, inverse, g, out):  # type: ignore[no-untyped-def]
-    """Write the gradient of one class: d entropy / d x = -p (log p + H) = -p (x - mean of x)."""
+def _class_gradient(x, e, highest, weight, common, inverse, g, out):  # type: ignore[no-untyped-def]
+    """Write the gradient of one class, but for what only the merged label's classes get."""
     for i in range(x.size):
-        out[i] = e[i] * inverse[i] * (common[i] + g - weight[i] * (x[i] - mean[i]))
+        out[i] = e[i] * inverse[i] * (common[i] + g - weight[i] * (x[i] - highest[i]))
 
 
 @_kernel
@@ -307,60 +261,27 @@ def _sum(logits, label, group, merged, knows, start, stop, tables):  # type: ign
     by_class = np.zeros((classes, merged.size))  # a class's slots side by side: neighbouring slices share cache lines
     focal, entropy, unlawful = 0.0, 0.0, 0
     slots, targets, words = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.uint64)
-    e, scratch = np.empty((classes, _BLOCK), np.float32), np.empty((10, _BLOCK), np.float32)
+    e, work = np.empty((classes, _BLOCK), np.float32), np.empty((_ROWS, _BLOCK), np.float32)
     for v0 in range(start, stop, _BLOCK):
         v1 = min(v0 + _BLOCK, stop)
         n = v1 - v0
         slot, target, word = slots[:n], targets[:n], words[:n]
-        highest, total, shift, background, log_total, inverse = (
-            scratch[0, :n],
-            scratch[1, :n],
-            scratch[2, :n],
-            scratch[3, :n],
-            scratch[4, :n],
-            scratch[5, :n],
-        )
-        log_q, q, work, weight = scratch[6, :n], scratch[7, :n], scratch[8, :n], scratch[9, :n]
         unlawful += _load(label[v0:v1], group[v0:v1], merged, knows, classes, slot, target, word)
-        uniform = _all_equal(slot)
-        _softmax(logits, v0, n, e, highest, total, shift)
-        _background(e, word, uniform, background)
-        _log_of(total, log_total)
-        _inverse_of(total, inverse)
-        _log_target(logits, v0, word, target, highest, background, log_total, log_q)
+        uniform = _prepare(logits, v0, n, e, slot, target, word, work)
+        shift, weight, q, of_voxel = work[SHIFT, :n], work[WEIGHT, :n], work[OWN, :n], work[SHARE, :n]
         for i in range(n):
             weight[i] = _ONE if slot[i] > 0 else _ZERO
-        entropy += _dot(log_total, weight)
-        shift *= inverse
-        entropy -= _dot(shift, weight)
-        _focal_of(log_q, q, work)
+        shift *= work[INVERSE, :n]
+        entropy += rows.dot(work[LOG_TOTAL, :n], weight) - rows.dot(shift, weight)
+        _focal_of(work[LOG_Q, :n], q, of_voxel)
         for i in range(n):
             true_positive[slot[i], target[i]] += q[i]
             count[slot[i], target[i]] += 1.0
             weight[i] = _ONE if knows[slot[i]] else _ZERO
-        focal += _dot(work, weight)
-        _add_probabilities(e, inverse, slot, knows, uniform, by_class)
+        focal += rows.dot(of_voxel, weight)
+        _add_probabilities(e, work[INVERSE, :n], slot, knows, uniform, by_class)
     probability += by_class.T
     return focal, entropy, unlawful
-
-
-@_kernel
-def _add_at(sums, slot, a, b):  # type: ignore[no-untyped-def]
-    for i in range(slot.size):
-        sums[slot[i]] += a[i] * b[i]
-
-
-@_kernel
-def _add_probabilities(e, inverse, slot, knows, uniform, sums):  # type: ignore[no-untyped-def]
-    """Add a block's probabilities to ``sums (C, S)``."""
-    n = slot.size
-    if uniform:
-        if knows[slot[0]]:
-            for c in range(e.shape[0]):
-                sums[c, slot[0]] += _dot(e[c, :n], inverse)
-        return
-    for c in range(e.shape[0]):
-        _add_at(sums[c], slot, e[c, :n], inverse)
 
 
 @_kernel
@@ -376,84 +297,63 @@ def _gradient(  # type: ignore[no-untyped-def]
     classes = logits.shape[0]
     by_class = by_probability.T.copy()
     slots, targets, words = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.uint64)
-    e, scratch = np.empty((classes, _BLOCK), np.float32), np.empty((13, _BLOCK), np.float32)
+    e, work = np.empty((classes, _BLOCK), np.float32), np.empty((_ROWS, _BLOCK), np.float32)
     for v0 in range(start, stop, _BLOCK):
         v1 = min(v0 + _BLOCK, stop)
         n = v1 - v0
         slot, target, word = slots[:n], targets[:n], words[:n]
-        highest, total, shift, background, log_total, inverse = (
-            scratch[0, :n],
-            scratch[1, :n],
-            scratch[2, :n],
-            scratch[3, :n],
-            scratch[4, :n],
-            scratch[5, :n],
-        )
-        log_q, own, share, mean, weight, common, dice = (
-            scratch[6, :n],
-            scratch[7, :n],
-            scratch[8, :n],
-            scratch[9, :n],
-            scratch[10, :n],
-            scratch[11, :n],
-            scratch[12, :n],
-        )
         _load(label[v0:v1], group[v0:v1], merged, knows, classes, slot, target, word)
-        uniform = _all_equal(slot)
-        _softmax(logits, v0, n, e, highest, total, shift)
-        _background(e, word, uniform, background)
-        _log_of(total, log_total)
-        _inverse_of(total, inverse)
-        _log_target(logits, v0, word, target, highest, background, log_total, log_q)
-        _mean_of(highest, shift, inverse, mean)
+        uniform = _prepare(logits, v0, n, e, slot, target, word, work)
+        weight, dice, own, inverse = work[WEIGHT, :n], work[DICE, :n], work[OWN, :n], work[INVERSE, :n]
         for i in range(n):
             weight[i] = by_scalars[0] if knows[slot[i]] else _ZERO
             dice[i] = by_true_positive[slot[i], target[i]]
-        _own_of(log_q, weight, dice, own)
-        _share_of(own, background, target, share)
-        common[:] = _ZERO
-        for c in range(classes):
-            if uniform:
-                _add_scaled(common, e[c, :n], by_class[c, slot[0]])
-            else:
-                _add_looked_up(common, e[c, :n], by_class[c], slot)
-        _common_of(own, inverse, common)
+        _own_of(work[LOG_Q, :n], weight, dice, own)
+        _share_of(own, work[BACKGROUND, :n], target, work[SHARE, :n])
+        _common_to_classes(e, by_class, slot, uniform, work[COMMON, :n])
+        _common_of(own, inverse, work[COMMON, :n])
         for i in range(n):
             weight[i] = by_scalars[1] if slot[i] > 0 else _ZERO
+        _add_entropy(work[COMMON, :n], weight, work[SHIFT, :n], inverse)
         for c in range(classes):
             x, ec, out = logits[c, v0:v1], e[c, :n], gradient[c, v0:v1]
-            bit = np.uint64(1) << np.uint64(c)
-            if uniform:
-                _class_gradient(x, ec, mean, weight, common, inverse, by_class[c, slot[0]], out)
-                if word[0] & bit:
-                    _add_product(out, ec, share)
-            else:
-                _class_gradient(x, ec, mean, weight, common, inverse, _ZERO, out)
-                _add_by_slot(out, ec, inverse, by_class[c], slot)
-                _add_product_where(out, ec, share, word, bit)
-        for i in range(n):
-            if target[i] != 0:
-                gradient[target[i], v0 + i] += own[i]
-            elif background[i] < _FAINT:
-                log_background = _log_sum_background(logits, v0 + i, word[i])
-                for c in range(classes):
-                    if (word[i] >> np.uint64(c)) & np.uint64(1):
-                        gradient[c, v0 + i] += own[i] * exp(logits[c, v0 + i] - log_background)
+            g = by_class[c, slot[0]] if uniform else _ZERO
+            _class_gradient(x, ec, work[HIGHEST, :n], weight, work[COMMON, :n], inverse, g, out)
+            _add_by_group(out, ec, inverse, work[SHARE, :n], by_class[c], slot, word, np.uint64(c), uniform)
+        _add_own(logits, v0, own, work[BACKGROUND, :n], target, word, gradient)
 
 
 @_kernel
-def _add_product(out, a, b):  # type: ignore[no-untyped-def]
-    for i in range(out.size):
-        out[i] += a[i] * b[i]
+def _common_to_classes(e, by_class, slot, uniform, common):  # type: ignore[no-untyped-def]
+    """Fill the sum over classes of exponential times the loss's derivative by that class's probability."""
+    n = slot.size
+    common[:] = _ZERO
+    for c in range(e.shape[0]):
+        if uniform:
+            rows.add_scaled(common, e[c, :n], by_class[c, slot[0]])
+        else:
+            rows.add_looked_up(common, e[c, :n], by_class[c], slot)
 
 
 @_kernel
-def _add_product_where(out, a, b, word, bit):  # type: ignore[no-untyped-def]
-    for i in range(out.size):
-        out[i] += a[i] * b[i] if word[i] & bit else _ZERO
+def _add_by_group(out, ec, inverse, share, by_slot, slot, word, c, uniform):  # type: ignore[no-untyped-def]
+    """Add to one class what differs by group: its derivative, and its share where it counts as background."""
+    bit = np.uint64(1) << c
+    if not uniform:
+        rows.add_by_slot(out, ec, inverse, by_slot, slot)
+        rows.add_product_where(out, ec, share, word, bit)
+    elif word[0] & bit:
+        rows.add_product(out, ec, share)
 
 
 @_kernel
-def _add_by_slot(out, a, b, table, slot):  # type: ignore[no-untyped-def]
-    for i in range(out.size):
-        out[i] += a[i] * b[i] * table[slot[i]]
+def _add_own(logits, v0, own, background, target, word, gradient):  # type: ignore[no-untyped-def]
+    """Add ``own`` to the one class of T, or, by exact shares, to background classes that are faint."""
+    for i in range(own.size):
+        if target[i] != 0:
+            gradient[target[i], v0 + i] += own[i]
+        elif background[i] < rows.FAINT:
+            log_background = _log_sum_background(logits, v0 + i, word[i])
+            for c in range(logits.shape[0]):
+                if (word[i] >> np.uint64(c)) & np.uint64(1):
+                    gradient[c, v0 + i] += own[i] * exp(logits[c, v0 + i] - log_background)

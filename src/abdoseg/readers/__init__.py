@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from abdoseg.errors import CaseError
-from abdoseg.readers import itk, nifti
+from abdoseg.readers import dicom, hdf5, itk, nifti
 from abdoseg.readers.scan import Scan
 
 READERS: dict[str, Callable[[Path], Scan]] = {
@@ -19,8 +19,15 @@ READERS: dict[str, Callable[[Path], Scan]] = {
 """File suffix -> reader."""
 
 
-def read_scan(path: Path) -> Scan:
-    """Read one scan by its suffix.
+def read_scan(path: Path, key: str | None = None) -> Scan:
+    """Read one scan by its suffix, or the DICOM series in a folder.
+
+    Parameters
+    ----------
+    path
+        A file, or a folder with the files of one DICOM series.
+    key
+        Name of the dataset in an HDF5 file; such a file needs it, others must have none.
 
     Raises
     ------
@@ -28,13 +35,17 @@ def read_scan(path: Path) -> Scan:
         If the file is missing, of an unknown format or damaged.
     """
     if path.is_dir():
-        raise CaseError(f"{path}: is a folder, expected one file; give a single scan")
+        return dicom.read_series(path)
     if not path.is_file():
         raise CaseError(f"{path}: no such file; check the path")
+    name = path.name.lower()
+    if name.endswith(hdf5.SUFFIXES):
+        return hdf5.read_hdf5(path, key)
     for suffix, reader in READERS.items():
-        if path.name.lower().endswith(suffix):
+        if name.endswith(suffix):
             return reader(path)
-    raise CaseError(f"{path}: unknown format; expected one of {', '.join(READERS)}")
+    known = ", ".join((*READERS, *hdf5.SUFFIXES))
+    raise CaseError(f"{path}: unknown format; expected one of {known}, or the folder of a DICOM series")
 
 
 __all__ = ["READERS", "Scan", "read_scan"]

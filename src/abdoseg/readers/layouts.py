@@ -4,14 +4,16 @@ Roots may be nested and several: whatever stands before the part of a path that 
 root, and image, label and masks of one case must share root and names.
 """
 
+import csv
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from abdoseg.cards import Card, Layout
-from abdoseg.errors import ConfigError, NoCasesError
+from abdoseg.cards import Card, Layout, names_in
+from abdoseg.errors import CardError, ConfigError, NoCasesError
 
 _JUNK = re.compile(r"(^|/)(\._|__MACOSX/|\.DS_Store|desktop\.ini|Thumbs\.db)")
 
@@ -25,13 +27,15 @@ class CaseFiles:
     case, patient
         Ids by the card's templates.
     image
-        The image file.
+        The image file, or the folder of a DICOM series.
     label
-        The label map, or ``None`` for mask files.
+        The label map, or ``None`` for mask files and unlabelled scans.
     masks
         Mask name -> file.
     names
         Text of each named group of the layout.
+    layout
+        The layout that found it.
     """
 
     case: str
@@ -40,6 +44,12 @@ class CaseFiles:
     label: Path | None
     masks: dict[str, Path]
     names: dict[str, str]
+    layout: Layout
+
+    @property
+    def has_label(self) -> bool:
+        """Whether there is a label map or a mask file."""
+        return self.label is not None or bool(self.masks)
 
 
 @dataclass(frozen=True)
@@ -70,8 +80,15 @@ class Finding:
     twice: dict[str, str] = field(default_factory=dict)
 
 
-def find_cases(card: Card, folder: Path) -> Finding:
-    """Return the cases of ``card`` below ``folder``, by the first layout that finds an image.
+def find_cases(card: Card, folder: Path, *, unlabelled: bool = False) -> Finding:
+    """Return the cases of ``card`` below ``folder``, by the first layout that finds one.
+
+    Parameters
+    ----------
+    card, folder
+        What to look for, and where.
+    unlabelled
+        Take images that have no label, too, as cases of which nothing is known.
 
     Raises
     ------
@@ -80,11 +97,11 @@ def find_cases(card: Card, folder: Path) -> Finding:
     NoCasesError
         If no layout of the card fits.
     """
-    paths = _list_files(folder)
-    for layout in card.layouts:
-        finding = _find_layout(card, layout, folder, paths)
-        if finding.cases or finding.faults or finding.skipped:
-            return finding
+    paths = list_files(folder)
+    findings = [_find_layout(card, layout, folder, paths, unlabelled=unlabelled) for layout in card.layouts]
+    # Labels alone fit many layouts: a layout that finds complete cases comes before one that finds faults.
+    for finding in (*(f for f in findings if f.cases), *(f for f in findings if f.faults or f.skipped)):
+        return finding
     expected = " or ".join(f"{layout.image}" for layout in card.layouts)
     msg = (
         f"{folder}: none of its {len(paths)} files fits card {card.id}; expected {expected}; "
@@ -103,7 +120,14 @@ def require_source_folder(folder: Path) -> None:
         raise ConfigError(f"{folder}: the folder is empty; give the folder in which the source was unpacked")
 
 
-def _list_files(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
+    """Return the paths of all files below ``folder``, relative to it, without the junk that archives carry.
+
+    Raises
+    ------
+    ConfigError
+        If the folder is missing, not a folder or empty.
+    """
     require_source_folder(folder)
     paths = [
         (Path(base) / name).relative_to(folder).as_posix()
@@ -145,24 +169,31 @@ def _in_range(layout: Layout, names: dict[str, str]) -> bool:
     return all(low <= int(names[group]) <= high for group, (low, high) in layout.ranges.items())
 
 
-def _find_layout(card: Card, layout: Layout, folder: Path, paths: list[str]) -> Finding:
-    images = _match(layout.image, layout, paths)
-    labels = _match(layout.label or layout.masks or "", layout, paths)
-    by_place: dict[tuple[tuple[str, str], ...], list[str]] = {}
-    for path, names in labels.items():
-        by_place.setdefault(_place(names), []).append(path)
+def _find_layout(card: Card, layout: Layout, folder: Path, paths: list[str], *, unlabelled: bool) -> Finding:
+    if layout.pairs is not None:
+        return _find_pairs(layout, layout.pairs, folder, paths, unlabelled=unlabelled)
+    images = _match(layout.image, layout, _folders_of(paths) if layout.series else paths)
+    labels = _Labels(layout, paths)
     finding = Finding(layout.name, [])
     skipped: Counter[str] = Counter()
     for path, names in images.items():
-        own = by_place.pop(_place(names), [])
+        own = labels.take(names)
         reason = next((u.reason for u in card.unlabelled if re.search(u.match, path)), None)
-        if not own and reason:
+        if not own and reason and not unlabelled:
             skipped[reason] += 1
+        elif not own and layout.labels is not None and not unlabelled:
+            expected = names["root"] if layout.pair == "root" else "(anywhere) "
+            template = layout.labels.replace("{mask}", "*")
+            missing = f"{path}: an image without a label; expected {expected}{_fill(template, names)}"
+            finding.faults[_fill(layout.case, names)] = missing
         else:
-            _add(finding, layout, folder, (path, names), {p: labels[p] for p in own})
-    for place, orphans in by_place.items():
-        case = _fill(layout.case, dict(place))
-        reason = f"{orphans[0]}: a label without an image; expected {_fill(layout.image, dict(place))}"
+            _add(finding, layout, folder, (path, names), own)
+    for path, names in labels.orphans():
+        case = _fill(layout.case, names)
+        if case in card.withdrawn:
+            skipped[card.withdrawn[case]] += 1
+            continue
+        reason = f"{path}: a label without an image; expected {_fill_known(layout.image, names)}"
         finding.faults.setdefault(case, reason)
     for case in {c.case for c in finding.cases} & set(finding.faults):
         # The case is complete; what is left over is a copy of a part of it.
@@ -174,8 +205,85 @@ def _find_layout(card: Card, layout: Layout, folder: Path, paths: list[str]) -> 
     return finding
 
 
-def _place(names: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((k, v) for k, v in names.items() if k != "mask"))
+def _find_pairs(layout: Layout, table: str, folder: Path, paths: list[str], *, unlabelled: bool) -> Finding:
+    """Return the cases that a CSV lists, a row a case; its paths start where it lies."""
+    finding = Finding(layout.name, [])
+    for path in (p for p in paths if p.rpartition("/")[2] == table):
+        for row in _rows_of(folder / path, layout):
+            case, here = _fill(layout.case, row), (folder / path).parent
+            image, label = here / _fill(layout.image, row), here / _fill(layout.label or "", row)
+            has_label = bool(layout.label and row[next(iter(names_in(layout.label)))].strip())
+            if not image.exists() or (has_label and not label.is_file()):
+                missing = label if image.exists() else image
+                finding.faults[case] = f"{path}: case {case}: {missing} is not there; mend the table or add the file"
+            elif not has_label and layout.label and not unlabelled:
+                finding.faults[case] = f"{path}: case {case} has no label; --unlabelled takes it without"
+            else:
+                _add_pair(finding, layout, CaseFiles(case, "", image, label if has_label else None, {}, row, layout))
+    finding.cases[:] = [c for c in finding.cases if c.case not in finding.twice]
+    finding.faults.update(finding.twice)
+    return finding
+
+
+def _add_pair(finding: Finding, layout: Layout, files: CaseFiles) -> None:
+    if "/" in files.case or files.case.startswith(".") or not files.case:
+        finding.faults[files.case] = f"case id '{files.case}', expected a plain name; mend the table's case column"
+    elif any(c.case == files.case for c in finding.cases):
+        finding.twice[files.case] = f"case {files.case} is in the table twice; keep one row"
+    else:
+        patient = _fill(layout.patient, files.names) if layout.patient else files.case
+        finding.cases.append(replace(files, patient=patient))
+
+
+def _rows_of(path: Path, layout: Layout) -> list[dict[str, str]]:
+    needed = names_in(layout.image, layout.label, layout.case, layout.patient)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CardError(f"{path}: cannot be read as a table ({error})") from error
+    missing = sorted(needed - set(rows[0])) if rows else []
+    if missing:
+        raise CardError(f"{path}: columns {', '.join(str(c) for c in rows[0])}, expected {', '.join(missing)} too")
+    return [{k: v or "" for k, v in row.items() if isinstance(k, str)} for row in rows]
+
+
+def _folders_of(paths: list[str]) -> list[str]:
+    """Return the folders that hold files, each once."""
+    return sorted({path.rpartition("/")[0] for path in paths} - {""})
+
+
+class _Labels:
+    """Labels (or masks) of a layout by the names that tell whose they are."""
+
+    def __init__(self, layout: Layout, paths: list[str]) -> None:
+        found = _match(layout.labels, layout, paths) if layout.labels else {}
+        shared = names_in(layout.image) & names_in(layout.labels)
+        self._told_by = shared if layout.pair == "name" else {*shared, "root"}
+        self._by_place: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+        for path, names in found.items():
+            self._by_place.setdefault(self._place(names), {})[path] = names
+        self._taken: set[tuple[str, ...]] = set()
+
+    def _place(self, names: dict[str, str]) -> tuple[str, ...]:
+        return tuple(names[name] for name in sorted(self._told_by))
+
+    def take(self, image: dict[str, str]) -> dict[str, dict[str, str]]:
+        """Return path -> names of the image's label files."""
+        place = self._place(image)
+        self._taken.add(place)
+        return self._by_place.get(place, {})
+
+    def orphans(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Give the first file of every place that no image asked for."""
+        for place, files in self._by_place.items():
+            if place not in self._taken:
+                yield next(iter(files.items()))
+
+
+def _fill_known(template: str, names: dict[str, str]) -> str:
+    """Fill a template; what is not known is left as a star."""
+    return re.sub(r"{(\w+)}", lambda match: names.get(match[1], "*"), template)
 
 
 def _add(
@@ -183,11 +291,6 @@ def _add(
 ) -> None:
     path, names = image
     case = _fill(layout.case, names)
-    if not own:
-        template = layout.label or layout.masks or ""
-        expected = _fill(template.replace("{mask}", "*"), names)
-        finding.faults[case] = f"{path}: an image without a label; expected {names['root']}{expected}"
-        return
     if "/" in case or case.startswith("."):
         finding.faults[case] = f"{path}: its case id would be '{case}', expected a plain name; mend the card's case"
         return
@@ -196,7 +299,10 @@ def _add(
         other = twin.image.relative_to(folder).as_posix()
         finding.twice[case] = f"{path}: case {case} is there twice (also {other}); keep one"
         return
-    masks = {names["mask"]: folder / p for p, names in own.items()} if layout.masks else {}
-    label = None if layout.masks else folder / next(iter(own))
+    if layout.label and len(own) > 1:
+        finding.twice[case] = f"{path}: case {case} has {len(own)} labels ({', '.join(sorted(own)[:3])}); keep one"
+        return
+    masks = {files["mask"]: folder / p for p, files in own.items()} if layout.masks else {}
+    label = folder / next(iter(own)) if layout.label and own else None
     patient = _fill(layout.patient, names) if layout.patient else case
-    finding.cases.append(CaseFiles(case, patient, folder / path, label, masks, names))
+    finding.cases.append(CaseFiles(case, patient, folder / path, label, masks, names, layout))

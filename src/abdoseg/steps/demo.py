@@ -184,9 +184,9 @@ def read_truth(folder: Path, facts: CaseFacts) -> Label:
     facts
         The case.
     """
-    # amos-ct and amos-mri are two cards of one source.
-    source = facts.source if (folder / facts.source).is_dir() else facts.source.rpartition("-")[0]
-    scan = read_scan(folder / source / f"{facts.case}.nii.gz")
+    # A source may have two cards (amos-ct, amos-mri), a card two releases; all phantoms have case ids of their own.
+    name = f"{facts.case}.nii.gz"
+    scan = read_scan(next(folder.glob(f"*/{name}"), folder / facts.source / name))
     return harmonise_label(scan.array.astype(np.uint8), scan.affine, Grid(facts.shape, facts.affine_array))
 
 

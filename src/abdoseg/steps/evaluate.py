@@ -15,7 +15,7 @@ import numpy as np
 
 from abdoseg.anatomy import ABDOMEN, Anatomy
 from abdoseg.annotation import Annotation
-from abdoseg.cards import Card, load_card
+from abdoseg.cards import Card, load_card, merged_targets
 from abdoseg.case import CaseFacts
 from abdoseg.errors import CardError, CaseError, ConfigError, unknown_name
 from abdoseg.geometry import AFFINE_TOLERANCE_VOXELS, Grid, corner_distance_voxels, same_grid, spacing_of
@@ -23,7 +23,7 @@ from abdoseg.label_maps import read_label_map
 from abdoseg.metrics import DEFAULTS, Comparison, EvalSettings, Outcome, Row, Score, get_metric, outcome_of, summarise
 from abdoseg.progress import SILENT, Progress
 from abdoseg.readers import READERS
-from abdoseg.types import Label
+from abdoseg.types import UNKNOWN_LABEL, Label
 
 __all__ = [
     "EvalSettings",
@@ -274,16 +274,16 @@ def folder_rules(ref: Path, card: Card | str | None = None, anatomy: Anatomy = A
     if not card.labels:
         msg = f"card {card.id}: describes no label map; expected a value a structure; ingest it and evaluate there"
         raise CardError(msg)
-    merged = {name for sides in card.merged.values() for name in sides}
+    sided = merged_targets(card.label_targets())
+    merged = {name for sides in sided.values() for name in sides}
     by_case = set(card.annotated) - set(card.annotated_in({}))
     scored = [name for name in card.annotated if name in anatomy.names and name not in merged | by_case]
-    values = dict.fromkeys(card.dropped_values() | set(card.merged), 0) | {0: 0}
+    values = dict.fromkeys(card.dropped_values() | set(sided), 0) | {0: 0}
+    values |= dict.fromkeys(card.ignored_values(), UNKNOWN_LABEL)
     singles = {raw: name for raw, name in card.label_targets().items() if isinstance(name, str)}
     values |= {raw: anatomy.id_of(name) if name in anatomy.names else 0 for raw, name in singles.items()}
     notes = ["predictions are read as abdoseg's structure ids (spleen 1, ...), only references by the card's values"]
-    notes += [
-        f"{card.id} draws {' and '.join(sides)} as one value; neither is scored" for sides in card.merged.values()
-    ]
+    notes += [f"{card.id} draws {' and '.join(sides)} as one value; neither is scored" for sides in sided.values()]
     notes += [f"{card.id} does not annotate {name} in every case; it is not scored" for name in sorted(by_case)]
     annotation = Annotation.partial(anatomy.ids_of(tuple(scored)), len(anatomy))
     return Rules(card.id, card.modality, anatomy, annotation, values, tuple(notes))

@@ -1,43 +1,36 @@
 """Ingest: find a source's cases, check, harmonise and store them.
 
-The path of one case: card + folder -> :mod:`abdoseg.readers.layouts` (files) -> :mod:`abdoseg.readers` (voxels)
--> :mod:`abdoseg.relabel` (structure ids, sides) -> :mod:`abdoseg.harmonise` (RAS+, spacing, window) ->
-:mod:`abdoseg.store` (whole or not at all). A broken case is quarantined with its reason; the others go on.
+The path of one case: card + folder -> :mod:`abdoseg.readers.layouts` (files) -> :mod:`abdoseg.intake` (one harmonised
+case in memory) -> :mod:`abdoseg.store` (whole or not at all). A broken case is quarantined with its reason; the others
+go on.
 """
 
-import csv
 import ctypes
-import hashlib
-import json
+import dataclasses
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
-from abdoseg import geometry, harmonise, relabel
-from abdoseg.anatomy import Anatomy
-from abdoseg.annotation import Annotation
 from abdoseg.cards import Card, check_structures
-from abdoseg.case import Case, CaseFacts, Foreground
+from abdoseg.case import CaseFacts
 from abdoseg.errors import CardError, CaseError, WorkspaceError
-from abdoseg.modality import modality_warning
+from abdoseg.intake import build_case, card_digest
 from abdoseg.progress import SILENT, Progress
-from abdoseg.readers import Scan, read_scan
 from abdoseg.readers.layouts import CaseFiles, Finding, find_cases
+from abdoseg.reviews import SideDecision, load_reviews
+from abdoseg.side_files import read_listed_slices, read_table, refuse_other_labels, require_labels
+from abdoseg.slice_rows import ListedSlice
 from abdoseg.store import IngestRecord, Workspace
 from abdoseg.store.arrays import is_case, open_source, write_case
-from abdoseg.types import SplitName
 
 
 @dataclass
@@ -80,6 +73,8 @@ class _Job:
     card: Card
     files: CaseFiles
     row: dict[str, str]
+    listed: tuple[ListedSlice, ...]
+    decisions: dict[str, SideDecision]
     workspace: Workspace
 
 
@@ -90,6 +85,8 @@ def ingest(
     *,
     replace: bool = False,
     limit: int | None = None,
+    only: Collection[str] | None = None,
+    unlabelled: bool = False,
     executor: Executor | None = None,
     progress: Progress = SILENT,
 ) -> IngestReport:
@@ -107,6 +104,10 @@ def ingest(
         Take cases again that are there already.
     limit
         Take at most so many cases that are not there yet.
+    only
+        Look at these cases and leave the others as they are.
+    unlabelled
+        Take images without a label, too, as scans of which nothing is known.
     executor
         Where cases are worked on; default: this process, one at a time.
     progress
@@ -120,7 +121,12 @@ def ingest(
         If the workspace cannot be written, or another ingest of this source is running.
     """
     check_structures(card)
-    finding = find_cases(card, folder)
+    require_labels(card)
+    finding = find_cases(card, folder, unlabelled=unlabelled)
+    if only is not None:
+        finding.cases[:] = [files for files in finding.cases if files.case in only]
+        finding = dataclasses.replace(finding, faults={c: r for c, r in finding.faults.items() if c in only})
+    refuse_other_labels(card, (files.image for files in finding.cases), folder)
     report = IngestReport(card.id, quarantined=dict(finding.faults), skipped=dict(finding.skipped))
     report.warnings.extend(finding.notes)
     for case in [c for c in card.exclude if any(f.case == c for f in finding.cases)]:
@@ -133,19 +139,31 @@ def ingest(
             progress.advance(1, job.files.case)
         report.taken.sort(key=lambda facts: facts.case)
         _check_whole(card, finding, report)
-        _write_record(workspace, report, {files.case for files in finding.cases} - {j.files.case for j in jobs})
+        tried = {job.files.case for job in jobs} | set(report.present) | set(report.quarantined)
+        found = None if only is not None else {files.case for files in finding.cases}
+        _write_record(workspace, report, card, folder, tried, found)
     return report
 
 
-def _write_record(workspace: Workspace, report: IngestReport, untried: set[str]) -> None:
-    """Save what could not be taken; what an earlier ingest said of cases that this one did not try stays."""
+def _write_record(
+    workspace: Workspace, report: IngestReport, card: Card, folder: Path, tried: set[str], found: set[str] | None
+) -> None:
+    """Save what could not be taken; what an earlier ingest said of cases that this one did not try stays.
+
+    ``found`` are the cases that the folder holds; reasons about others are forgotten. ``None``: only some were wanted.
+    """
     before = workspace.records().get(report.source)
-    kept = {c: r for c, r in before.quarantined.items() if c in untried} if before else {}
-    for case in report.present:
-        kept.pop(case, None)
-    quarantined = dict(sorted({**kept, **report.quarantined}.items()))
+    old = before.quarantined if before else {}
+    kept = {c: r for c, r in old.items() if c not in tried and (found is None or c in found)}
+    record = IngestRecord(
+        source=report.source,
+        quarantined=dict(sorted({**kept, **report.quarantined}.items())),
+        skipped=before.skipped if found is None and before else report.skipped,
+        folder=str(folder.resolve()),
+        card=card.model_dump(mode="json", exclude_unset=True),
+    )
     try:
-        workspace.write_record(IngestRecord(source=report.source, quarantined=quarantined, skipped=report.skipped))
+        workspace.write_record(record)
     except WorkspaceError as error:
         # A full disk: the cases above have said so, and their reasons must still be shown.
         report.warnings.append(str(error))
@@ -174,12 +192,6 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def card_digest(card: Card) -> str:
-    """Return a hash of what a card says about labels, annotation and split."""
-    facts = card.model_dump_json(include={"modality", "annotated", "labels", "dropped", "masks", "split", "exceptions"})
-    return hashlib.sha256(facts.encode()).hexdigest()[:16]
-
-
 def _note(report: IngestReport, case: str, outcome: CaseFacts | str) -> None:
     if isinstance(outcome, str):
         report.quarantined[case] = outcome
@@ -190,7 +202,12 @@ def _note(report: IngestReport, case: str, outcome: CaseFacts | str) -> None:
 def _jobs(
     workspace: Workspace, card: Card, folder: Path, finding: Finding, report: IngestReport, *, replace: bool
 ) -> list[_Job]:
-    rows = _read_table(card, folder, report)
+    rows = read_table(card, folder)
+    if card.table is not None and rows is None:
+        report.warnings.append(f"no {card.table.path} found: official split and exceptions of the card do not apply")
+    rows = rows or {}
+    listed = read_listed_slices(card, folder)
+    reviews = load_reviews(workspace.path, card.id)
     jobs = []
     for files in finding.cases:
         if files.case in report.quarantined:
@@ -198,7 +215,8 @@ def _jobs(
         if not replace and is_case(workspace.case_folder(f"{card.id}/{files.case}")):
             report.present.append(files.case)
         else:
-            jobs.append(_Job(card, files, rows.get(files.case, {}), workspace))
+            row, slices = rows.get(files.case, {}), listed.get(files.case, ())
+            jobs.append(_Job(card, files, row, slices, reviews.of(files.case), workspace))
     old = [c for c in report.present if workspace.read_facts(f"{card.id}/{c}").card_digest != card_digest(card)]
     if old:
         report.warnings.append(f"the card changed since {len(old)} cases were taken; --replace takes them again")
@@ -222,114 +240,15 @@ def _run(jobs: list[_Job], executor: Executor | None) -> Iterator[tuple[_Job, Ca
 def _ingest_case(job: _Job) -> CaseFacts | str:
     """Work on one case; return its facts, or the reason why it cannot be used."""
     try:
-        case = build_case(job.card, job.files, job.row, job.workspace)
-        foreground = Foreground.of(case.label, len(job.workspace.anatomy))
+        case, foreground = build_case(
+            job.card, job.files, job.row, job.workspace, listed=job.listed, decisions=job.decisions
+        )
         write_case(job.workspace.case_folder(case.facts.key), job.workspace.incoming / job.card.id, case, foreground)
     except (CaseError, CardError) as error:
         return str(error)
     except MemoryError:
         return f"{job.files.image.name}: not enough memory for this scan"
     return case.facts
-
-
-def build_case(card: Card, files: CaseFiles, row: dict[str, str], workspace: Workspace) -> Case:
-    """Read and harmonise one case; nothing is written.
-
-    Raises
-    ------
-    CaseError
-        If image or label cannot be used; the message says why.
-    """
-    settings = workspace.settings
-    image = read_scan(files.image)
-    relabelled = _read_label(card, files, row, image, settings.anatomy)
-    harmonised = harmonise.harmonise_image(
-        image.array, image.affine, card.modality, settings.windows, settings.spacing_mm
-    )
-    label = harmonise.harmonise_label(relabelled.label, image.affine, harmonised.grid)
-    ids = settings.anatomy.ids_of(relabelled.annotated)
-    annotation = Annotation.partial(ids, len(settings.anatomy)).to_json()
-    suspect = (f"suspect: {card.suspect[files.case]}",) if files.case in card.suspect else ()
-    facts = CaseFacts(
-        case=files.case,
-        source=card.id,
-        modality=card.modality,
-        patient=files.patient,
-        split=_official_side(card, files, row),
-        shape=harmonised.grid.shape,
-        affine=harmonised.grid.affine.tolist(),
-        native_shape=image.grid.shape,
-        native_affine=image.affine.tolist(),
-        scale=harmonised.scale,
-        offset=harmonised.offset,
-        window=harmonised.window,
-        annotation=annotation,
-        voxels=_count(label, settings.anatomy),
-        fingerprint=_fingerprint(harmonised.image),
-        digest=_digest(harmonised, label, annotation),
-        settings_digest=settings.digest(),
-        card_digest=card_digest(card),
-        warnings=(*image.warnings, *modality_warning(image.array, card.modality), *relabelled.warnings, *suspect),
-        done=(*_geometry_done(image, settings.spacing_mm), *relabelled.done),
-    )
-    return Case(facts, harmonised.image, label)
-
-
-def _read_label(card: Card, files: CaseFiles, row: dict[str, str], image: Scan, anatomy: Anatomy) -> relabel.Relabelled:
-    annotated = card.annotated_in(row)
-    if files.label is not None:
-        return relabel.relabel_map(files.label, image, card, annotated, anatomy)
-    return relabel.relabel_masks(files.masks, image, card, annotated, anatomy)
-
-
-def _geometry_done(image: Scan, spacing_mm: float) -> tuple[str, ...]:
-    codes = geometry.axis_codes(image.affine)
-    spacing = " x ".join(f"{s:.3g}" for s in image.grid.spacing_mm)
-    turned = (f"turned {codes} to RAS",) if codes != "RAS" else ()
-    return (*turned, f"resampled {spacing} mm to {spacing_mm:g} mm")
-
-
-def _count(label: NDArray[np.uint8], anatomy: Anatomy) -> dict[str, int]:
-    counts = np.bincount(label.reshape(-1), minlength=len(anatomy) + 1)
-    return {name: int(counts[i]) for i, name in enumerate(anatomy.names, start=1) if counts[i]}
-
-
-def _fingerprint(image: NDArray[np.int16]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(image).tobytes() + str(image.shape).encode()).hexdigest()[:32]
-
-
-def _digest(harmonised: harmonise.HarmonisedImage, label: NDArray[np.uint8], annotation: dict[str, Any]) -> str:
-    facts = json.dumps([annotation, np.round(harmonised.grid.affine, 4).tolist(), harmonised.window])
-    hashed = hashlib.sha256(facts.encode())
-    hashed.update(np.ascontiguousarray(harmonised.image).tobytes())
-    hashed.update(np.ascontiguousarray(label).tobytes())
-    return hashed.hexdigest()[:32]
-
-
-def _official_side(card: Card, files: CaseFiles, row: dict[str, str]) -> SplitName | None:
-    if card.split is None:
-        return None
-    text = files.names.get(card.split.group or "") or row.get(card.split.column or "", "")
-    return card.split.sides.get(text.strip())
-
-
-def _read_table(card: Card, folder: Path, report: IngestReport) -> dict[str, dict[str, str]]:
-    """Return case -> row of the source's table; a missing table is a warning, a malformed one an error."""
-    if card.table is None:
-        return {}
-    found = sorted(folder.rglob(card.table.path))
-    if not found:
-        report.warnings.append(f"no {card.table.path} found: official split and exceptions of the card do not apply")
-        return {}
-    try:
-        with found[0].open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter=card.table.separator))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CardError(f"{found[0]}: cannot be read as a table ({error})") from error
-    if rows and card.table.key not in rows[0]:
-        msg = f"{found[0]}: columns {', '.join(rows[0])}, expected one called {card.table.key}"
-        raise CardError(msg)
-    return {row[card.table.key]: {k: v or "" for k, v in row.items() if isinstance(k, str)} for row in rows}
 
 
 def _check_whole(card: Card, finding: Finding, report: IngestReport) -> None:

@@ -11,7 +11,7 @@ import shutil
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -60,6 +60,8 @@ class IngestRecord(BaseModel):
     source: str
     quarantined: dict[str, str] = Field(default={}, description="case -> reason")
     skipped: dict[str, int] = Field(default={}, description="reason -> images passed over by design")
+    folder: str = Field(default="", description="where the source's files lay")
+    card: dict[str, Any] = Field(default={}, description="the card, so that cases can be taken again")
 
 
 class Workspace:

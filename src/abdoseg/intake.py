@@ -1,0 +1,189 @@
+"""One case on its way in: its files, and what the card says, to a harmonised case in memory.
+
+:mod:`abdoseg.readers` (voxels) -> :mod:`abdoseg.relabel` (structure ids, sides) -> :mod:`abdoseg.harmonise` (RAS+,
+spacing, window) and :mod:`abdoseg.slice_rows` (what is annotated where).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abdoseg import geometry, harmonise, relabel
+from abdoseg.anatomy import Anatomy
+from abdoseg.cards import Card
+from abdoseg.case import Case, CaseFacts, Foreground
+from abdoseg.errors import CaseError
+from abdoseg.modality import modality_warning
+from abdoseg.placement import placed_by_intensity
+from abdoseg.plausibility import Ranges, hu_scale, measure, oddities
+from abdoseg.readers import Scan, read_scan
+from abdoseg.readers.layouts import CaseFiles
+from abdoseg.reviews import SideDecision
+from abdoseg.slice_rows import ListedSlice, harmonised_annotation, hide_unvouched
+from abdoseg.store import Workspace
+from abdoseg.types import SplitName
+
+
+def card_digest(card: Card) -> str:
+    """Return a hash of what a card says about labels, annotation and split."""
+    facts = card.model_dump_json(
+        exclude={"title", "layouts", "overlaps", "expected", "access", "evidence", "suspect", "exclude", "alias"}
+    )
+    return hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+def build_case(
+    card: Card,
+    files: CaseFiles,
+    row: dict[str, str],
+    workspace: Workspace,
+    *,
+    listed: Sequence[ListedSlice] = (),
+    decisions: Mapping[str, SideDecision] | None = None,
+) -> tuple[Case, Foreground]:
+    """Read and harmonise one case; nothing is written.
+
+    Parameters
+    ----------
+    card, files, row
+        The source, the case's files, its row in the source's table.
+    workspace
+        Whose settings hold.
+    listed
+        Its annotated slices by the source's side-car table.
+    decisions
+        What was decided about labels that join right and left.
+
+    Raises
+    ------
+    CaseError
+        If image or label cannot be used; the message says why.
+    """
+    settings = workspace.settings
+    excluded = card.release_of(files.masks)
+    if excluded is not None and files.case in excluded.exclude:
+        raise CaseError(f"excluded by the card, in release {excluded.name}: {excluded.exclude[files.case]}")
+    image = read_image(files)
+    rules = relabel.CaseRules(card, card.annotated_in(row, files.masks), listed, decisions or {})
+    relabelled = _read_label(files, image, rules, settings.anatomy)
+    harmonised = harmonise.harmonise_image(
+        image.array, image.affine, card.modality, settings.windows, settings.spacing_mm
+    )
+    known = np.zeros(len(settings.anatomy), dtype=bool)
+    known[[i - 1 for i in settings.anatomy.ids_of(relabelled.annotated)]] = True
+    groups = harmonised_annotation(known, relabelled.slices, image.affine, image.array.shape, harmonised.grid)
+    label = harmonise.harmonise_label(relabelled.label, image.affine, harmonised.grid)
+    label = hide_unvouched(label, groups)
+    annotation = groups.to_json()
+    facts = CaseFacts(
+        case=files.case,
+        source=card.id,
+        modality=card.modality,
+        patient=card.patients.get(files.case, files.patient),
+        split=_official_side(card, files, row),
+        shape=harmonised.grid.shape,
+        affine=harmonised.grid.affine.tolist(),
+        native_shape=image.grid.shape,
+        native_affine=image.affine.tolist(),
+        scale=harmonised.scale,
+        offset=harmonised.offset,
+        window=harmonised.window,
+        annotation=annotation,
+        voxels=_count(label, settings.anatomy),
+        fingerprint=_fingerprint(harmonised.image),
+        digest=_digest(harmonised, label, annotation),
+        settings_digest=settings.digest(),
+        card_digest=card_digest(card),
+        sides=relabelled.sides,
+        warnings=(
+            *image.warnings,
+            *modality_warning(image.array, card.modality),
+            *relabelled.warnings,
+        ),
+        done=(*_geometry_done(image, settings.spacing_mm), *relabelled.done),
+    )
+    doubts = (*_suspects(card, files), *_spacing_warning(card, image))
+    return _examined(Case(facts, harmonised.image, label), card, doubts, settings.anatomy)
+
+
+def _examined(case: Case, card: Card, known: tuple[str, ...], anatomy: Anatomy) -> tuple[Case, Foreground]:
+    """Return the case with what is measured of its structures and what is odd about it."""
+    foreground = Foreground.of(case.label, len(anatomy))
+    ml = float(np.prod(geometry.spacing_of(case.facts.affine_array))) / 1000
+    measures = measure(case.image, hu_scale(case), foreground, ml, anatomy)
+    annotated = tuple(anatomy.structure(i).name for i in case.facts.groups.structure_ids)
+    odd = oddities(measures, card.modality, Ranges.of(card.expected), annotated)
+    update = {"measures": measures, "suspicions": (*known, *odd)}
+    return Case(case.facts.model_copy(update=update), case.image, case.label), foreground
+
+
+def read_image(files: CaseFiles) -> Scan:
+    """Return the image of a case."""
+    return read_scan(files.image, files.layout.image_key)
+
+
+def _suspects(card: Card, files: CaseFiles) -> Iterator[str]:
+    release = card.release_of(files.masks)
+    for known in (card.suspect, release.suspect if release else {}):
+        if files.case in known:
+            yield f"by its card: {known[files.case]}"
+
+
+def _spacing_warning(card: Card, image: Scan) -> Iterator[str]:
+    if card.expected.spacing_mm is None:
+        return
+    low, high = card.expected.spacing_mm
+    spacing = image.grid.spacing_mm
+    if min(spacing) < low / 2 or max(spacing) > high * 2:
+        found = " x ".join(f"{s:.3g}" for s in spacing)
+        yield f"voxels of {found} mm, the source is known to have sides of {low:g} to {high:g} mm; invented spacing?"
+
+
+def _read_label(files: CaseFiles, image: Scan, rules: relabel.CaseRules, anatomy: Anatomy) -> relabel.Relabelled:
+    if not files.has_label:
+        return relabel.relabel_nothing(image)
+    if files.label is None:
+        return relabel.relabel_masks(files.masks, image, rules, anatomy)
+    name, test = files.label.name, rules.card.orientation_test
+    label = read_scan(files.label, files.layout.label_key)
+    if test is None:
+        return relabel.relabel_map(name, relabel.on_grid_of(image, label, name), image, rules, anatomy)
+    placed = placed_by_intensity(label, image, test)
+    done = relabel.relabel_map(name, placed.label, image, rules, anatomy)
+    return replace(done, done=(f"label lies {placed.name}, by the intensities under it", *done.done))
+
+
+def _geometry_done(image: Scan, spacing_mm: float) -> tuple[str, ...]:
+    codes = geometry.axis_codes(image.affine)
+    spacing = " x ".join(f"{s:.3g}" for s in image.grid.spacing_mm)
+    turned = (f"turned {codes} to RAS",) if codes != "RAS" else ()
+    return (*turned, f"resampled {spacing} mm to {spacing_mm:g} mm")
+
+
+def _count(label: NDArray[np.uint8], anatomy: Anatomy) -> dict[str, int]:
+    counts = np.bincount(label.reshape(-1), minlength=len(anatomy) + 1)
+    return {name: int(counts[i]) for i, name in enumerate(anatomy.names, start=1) if counts[i]}
+
+
+def _fingerprint(image: NDArray[np.int16]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes() + str(image.shape).encode()).hexdigest()[:32]
+
+
+def _digest(harmonised: harmonise.HarmonisedImage, label: NDArray[np.uint8], annotation: dict[str, Any]) -> str:
+    facts = json.dumps([annotation, np.round(harmonised.grid.affine, 4).tolist(), harmonised.window])
+    hashed = hashlib.sha256(facts.encode())
+    hashed.update(np.ascontiguousarray(harmonised.image).tobytes())
+    hashed.update(np.ascontiguousarray(label).tobytes())
+    return hashed.hexdigest()[:32]
+
+
+def _official_side(card: Card, files: CaseFiles, row: dict[str, str]) -> SplitName | None:
+    if card.split is None:
+        return None
+    text = files.names.get(card.split.group or "") or row.get(card.split.column or "", "")
+    return card.split.sides.get(text.strip())

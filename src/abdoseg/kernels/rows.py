@@ -1,0 +1,128 @@
+"""Loops along rows of float32 that LLVM vectorises: the arithmetic of a block of voxels, one class at a time.
+
+Each takes few arrays: LLVM vectorises a loop only where it can check that no two of its arrays overlap, and it checks
+no more than a handful. All arrays of a call have one length, that of the output.
+"""
+
+import numpy as np
+from numba import njit
+
+from abdoseg.kernels.vectorised import exp, log
+
+FAINT = np.float32(1e-30)
+"""Sums below this, relative to the largest class, have lost digits."""
+
+_ONE, _ZERO = np.float32(1), np.float32(0)
+
+_kernel = njit(cache=True, nogil=True, error_model="numpy")
+_sum_kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+
+
+@_kernel
+def all_equal(values):  # type: ignore[no-untyped-def]
+    """Return whether all values are one."""
+    different = 0
+    for i in range(values.size):
+        different += values[i] != values[0]
+    return different == 0
+
+
+@_kernel
+def raise_to(out, x):  # type: ignore[no-untyped-def]
+    """``out = max(out, x)``."""
+    for i in range(out.size):
+        out[i] = max(out[i], x[i])
+
+
+@_kernel
+def exp_below(x, highest, e, total):  # type: ignore[no-untyped-def]
+    """``e = exp(x - highest)``; add it to ``total``."""
+    for i in range(x.size):
+        e[i] = exp(x[i] - highest[i])
+        total[i] += e[i]
+
+
+@_kernel
+def add_weighted(out, e, x, highest):  # type: ignore[no-untyped-def]
+    """``out += e (x - highest)``."""
+    for i in range(out.size):
+        out[i] += e[i] * (x[i] - highest[i])
+
+
+@_kernel
+def add(out, x):  # type: ignore[no-untyped-def]
+    """``out += x``."""
+    for i in range(out.size):
+        out[i] += x[i]
+
+
+@_kernel
+def add_where(out, x, word, bit):  # type: ignore[no-untyped-def]
+    """``out += x`` where ``word`` has the bit."""
+    for i in range(out.size):
+        out[i] += x[i] if word[i] & bit else _ZERO
+
+
+@_kernel
+def add_scaled(out, x, factor):  # type: ignore[no-untyped-def]
+    """``out += factor x``."""
+    for i in range(out.size):
+        out[i] += x[i] * factor
+
+
+@_kernel
+def add_looked_up(out, x, table, index):  # type: ignore[no-untyped-def]
+    """``out += x table[index]``."""
+    for i in range(out.size):
+        out[i] += x[i] * table[index[i]]
+
+
+@_kernel
+def log_of(x, out):  # type: ignore[no-untyped-def]
+    """``out = log(x)``, x no less than the faintest."""
+    for i in range(x.size):
+        out[i] = log(max(x[i], FAINT))
+
+
+@_kernel
+def inverse_of(x, out):  # type: ignore[no-untyped-def]
+    """``out = 1 / x``."""
+    for i in range(x.size):
+        out[i] = _ONE / x[i]
+
+
+@_sum_kernel
+def dot(a, b):  # type: ignore[no-untyped-def]
+    """Return the sum of products."""
+    total = _ZERO
+    for i in range(a.size):
+        total += a[i] * b[i]
+    return total
+
+
+@_kernel
+def add_at(sums, slot, a, b):  # type: ignore[no-untyped-def]
+    """``sums[slot] += a b``."""
+    for i in range(slot.size):
+        sums[slot[i]] += a[i] * b[i]
+
+
+@_kernel
+def add_product(out, a, b):  # type: ignore[no-untyped-def]
+    """``out += a b``."""
+    for i in range(out.size):
+        out[i] += a[i] * b[i]
+
+
+@_kernel
+def add_product_where(out, a, b, word, bit):  # type: ignore[no-untyped-def]
+    """``out += a b`` where ``word`` has the bit."""
+    for i in range(out.size):
+        out[i] += a[i] * b[i] if word[i] & bit else _ZERO
+
+
+@_kernel
+def add_by_slot(out, a, b, table, slot):  # type: ignore[no-untyped-def]
+    """``out += a b table[slot]``."""
+    for i in range(out.size):
+        out[i] += a[i] * b[i] * table[slot[i]]
