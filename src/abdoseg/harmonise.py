@@ -3,6 +3,7 @@
 Used by ingest and by predict, so that a scan to predict is treated exactly as the scans that were learnt from.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from abdoseg import geometry
 from abdoseg.errors import CaseError
 from abdoseg.geometry import Grid
-from abdoseg.kernels.resample import Positions, resample_nearest, resample_window
+from abdoseg.kernels.label_resample import covering, nearest, resample_labels
+from abdoseg.kernels.resample import Positions, resample_window
 from abdoseg.types import Affine, Modality
 from abdoseg.windows import Windows
 
@@ -75,10 +77,30 @@ def harmonise_image(
     return HarmonisedImage(image, grid, 1.0 / levels, 0.0, window)
 
 
-def harmonise_label(label: NDArray[np.uint8], affine: Affine, grid: Grid) -> NDArray[np.uint8]:
-    """Bring a label map ``(X, Y, Z)`` on the scan's own axes to ``grid`` by nearest neighbour."""
+def harmonise_label(
+    label: NDArray[np.uint8], affine: Affine, grid: Grid, nearest_axes: Collection[int] = ()
+) -> NDArray[np.uint8]:
+    """Bring a label map ``(X, Y, Z)`` on the scan's own axes to ``grid``; each structure keeps its volume.
+
+    Parameters
+    ----------
+    label, affine
+        On the scan's own axes.
+    grid
+        The harmonised grid.
+    nearest_axes
+        RAS+ axes along which a slice takes the labels of its nearest native slice: those whose slices are annotated
+        one by one.
+    """
     canonical, canonical_affine = geometry.to_canonical(label, affine)
-    return resample_nearest(canonical, _positions(canonical.shape, canonical_affine, grid))
+    positions = _positions(canonical.shape, canonical_affine, grid)
+    spacing = np.array(geometry.spacing_of(canonical_affine))
+    step = np.array(grid.spacing_mm) / spacing
+    x, y, z = (
+        nearest(positions[a]) if a in nearest_axes else covering(positions[a], step[a], canonical.shape[a])
+        for a in range(3)
+    )
+    return resample_labels(canonical, (x, y, z), float(1 / np.prod(step)))
 
 
 def intensity_window(array: NDArray[Any], modality: Modality, windows: Windows) -> tuple[float, float]:

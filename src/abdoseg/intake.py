@@ -77,7 +77,8 @@ def build_case(
     known = np.zeros(len(settings.anatomy), dtype=bool)
     known[[i - 1 for i in settings.anatomy.ids_of(relabelled.annotated)]] = True
     groups = harmonised_annotation(known, relabelled.slices, image.affine, image.array.shape, harmonised.grid)
-    label = harmonise.harmonise_label(relabelled.label, image.affine, harmonised.grid)
+    by_slice = groups.axes() if relabelled.slices.apart else ()
+    label = harmonise.harmonise_label(relabelled.label, image.affine, harmonised.grid, by_slice)
     label = hide_unvouched(label, groups)
     annotation = groups.to_json()
     facts = CaseFacts(

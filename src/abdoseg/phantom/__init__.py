@@ -5,9 +5,10 @@ field of view, voxels, contrast, noise, orientation, label values and files.
 
 To add a source, write one file like :mod:`abdoseg.phantom.word` (a protocol, the label map, a ``LAYOUT`` with how
 to plan, write and finish) and one line in ``LAYOUTS`` of :mod:`abdoseg.phantom.write`. To add a tissue, add a row
-to :mod:`abdoseg.phantom.tissues` and paint it.
+to :mod:`abdoseg.phantom.tissues` and paint it. To plant another fault, add a row to the source's ``FAULTS``, and a
+function to :mod:`abdoseg.phantom.damage` if none there does it.
 """
 
-from abdoseg.phantom.write import PhantomCase, write_phantoms
+from abdoseg.phantom.write import PhantomCase, count_scans, source_names, write_phantoms
 
-__all__ = ["PhantomCase", "write_phantoms"]
+__all__ = ["PhantomCase", "count_scans", "source_names", "write_phantoms"]

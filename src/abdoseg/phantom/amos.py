@@ -1,12 +1,14 @@
 """AMOS22: CT with thick slices (ids up to 410) and MR (ids from 507) in one tree; no portal vein; junk from a Mac."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from abdoseg.anatomy import ABDOMEN
-from abdoseg.phantom.layouts import Layout, Made, Plan, hounsfield, native_label, save_nifti, write_json
+from abdoseg.phantom.damage import as_written, cut_off, filled_with, garbled, nudged
+from abdoseg.phantom.layouts import Fault, Layout, Made, Plan, hounsfield, native_label, save_nifti, write_json
 from abdoseg.phantom.scanner import Protocol, Scan, View
 
 CT = Protocol(
@@ -111,9 +113,14 @@ def _finish(folder: Path, made: Sequence[Made]) -> None:
         "test": lists["test"],
     }
     write_json(top / "dataset.json", content)
-    junk = folder / "__MACOSX" / "._amos_0001.nii.gz"
-    junk.parent.mkdir(exist_ok=True)
-    junk.write_bytes(_APPLE_DOUBLE)
+    _write_junk(folder, [plan for plan, _ in made])
+
+
+def _write_junk(folder: Path, plans: Sequence[Plan]) -> None:
+    """Write what a Mac adds to an archive: a small file of the same name for every image."""
+    names = ["._amos_0001.nii.gz", *(f"{_TOP}/images{_SUFFIX[p.split]}/._{p.case_id}.nii.gz" for p in plans)]
+    for name in names:
+        filled_with(_APPLE_DOUBLE)(folder / "__MACOSX" / name)
 
 
 def _entry(plan: Plan) -> dict[str, str]:
@@ -122,4 +129,46 @@ def _entry(plan: Plan) -> dict[str, str]:
     return entry | ({"label": f"./labels{suffix}/{name}"} if plan.labelled else {})
 
 
-LAYOUT = Layout(_plan, _write, _finish)
+FAULTS = (
+    Fault(
+        "amos_0401",
+        "image and label headers differ by rounding",
+        "repaired",
+        "public converters compare rounded spacing and copy the image's header to the label",
+        ((f"{_TOP}/labelsTr/amos_0401.nii.gz", nudged(0.0005)),),
+        _case(401, CT, "train"),
+    ),
+    Fault(
+        "amos_0600",
+        "a coronal MR scan: the last array axis is front to back",
+        "taken",
+        "some MR scans of AMOS are coronal; a reader that takes the last axis for z turns them",
+        ((f"{_TOP}/imagesTr/amos_0600.nii.gz", as_written), (f"{_TOP}/labelsTr/amos_0600.nii.gz", as_written)),
+        _case(600, replace(MR, coronal=1.0), "train"),
+    ),
+    Fault(
+        "amos_0402",
+        "the image file is cut off",
+        "quarantined",
+        "amos_5437 and amos_5514 are damaged in the archive; broken downloads are common",
+        ((f"{_TOP}/imagesTr/amos_0402.nii.gz", cut_off(0.6)),),
+        _case(402, CT, "train"),
+    ),
+    Fault(
+        "amos_0404",
+        "the image's checksum fails, though its gzip stream unpacks",
+        "quarantined",
+        "as s0864 of TotalSegmentator v1; a reader that stops at the last voxel does not notice",
+        ((f"{_TOP}/imagesTr/amos_0404.nii.gz", garbled),),
+        _case(404, CT, "train"),
+    ),
+    Fault(
+        "._amos_0403",
+        "a Mac's junk file among the images",
+        "passed over",
+        "the archive holds __MACOSX/ and ._amos_*.nii.gz",
+        ((f"{_TOP}/imagesTr/._amos_0403.nii.gz", filled_with(_APPLE_DOUBLE)),),
+    ),
+)
+
+LAYOUT = Layout(_plan, _write, _finish, FAULTS)

@@ -1,9 +1,9 @@
 """BTCV (Synapse): portal venous CT of the upper abdomen, axes L A S, value 10 is portal and splenic vein."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from abdoseg.phantom.layouts import Layout, Made, Plan, hounsfield, native_label, save_nifti
+from abdoseg.phantom.damage import as_written
+from abdoseg.phantom.layouts import Fault, Layout, Plan, hounsfield, native_label, no_side_files, save_nifti
 from abdoseg.phantom.scanner import Protocol, Scan, View
 
 PROTOCOL = Protocol(
@@ -32,6 +32,7 @@ STRUCTURES = {
 # The published training ids, then numbers that BTCV does not use.
 _NUMBERS = (*range(1, 11), *range(21, 41), *range(11, 21), *range(41, 61), *range(81, 1000))
 _UNLABELLED = 61
+_GIBSON, _GIBSON_STRUCTURES = "img0991", STRUCTURES | {"duodenum": 14}
 
 
 def _plan(cases: int) -> list[Plan]:
@@ -40,17 +41,33 @@ def _plan(cases: int) -> list[Plan]:
 
 
 def _write(folder: Path, plan: Plan, scan: Scan) -> Path:
-    part = folder / "RawData" / ("Training" if plan.labelled else "Testing")
+    part = folder / "RawData" / ("Training" if plan.split == "train" else "Testing")
     image = part / "img" / f"{plan.case_id}.nii.gz"
     save_nifti(image, hounsfield(scan), scan.affine)
     if plan.labelled:
         name = plan.case_id.replace("img", "label")
-        save_nifti(part / "label" / f"{name}.nii.gz", native_label(scan, STRUCTURES), scan.affine)
+        structures = _GIBSON_STRUCTURES if plan.case_id == _GIBSON else STRUCTURES
+        save_nifti(part / "label" / f"{name}.nii.gz", native_label(scan, structures), scan.affine)
     return image
 
 
-def _finish(folder: Path, made: Sequence[Made]) -> None:
-    """BTCV has no side files."""
+FAULTS = (
+    Fault(
+        _GIBSON,
+        "value 14 in the label: the duodenum, of Gibson's re-annotation",
+        "quarantined",
+        "zenodo 1169361 has the same file names; its labels may be incomplete outside a box",
+        (("RawData/Training/label/label0991.nii.gz", as_written),),
+        Plan(_GIBSON, 991, PROTOCOL, "train"),
+    ),
+    Fault(
+        "img0992",
+        "a training image without its label",
+        "quarantined",
+        "an incomplete copy",
+        (("RawData/Training/img/img0992.nii.gz", as_written),),
+        Plan("img0992", 992, PROTOCOL, "train", labelled=False),
+    ),
+)
 
-
-LAYOUT = Layout(_plan, _write, _finish)
+LAYOUT = Layout(_plan, _write, no_side_files, FAULTS)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -31,6 +32,10 @@ class Plan:
         Part of the source it lies in: ``train``, ``val`` or ``test``.
     labelled
         Whether the source gives away its label.
+    image
+        Whether the source gives away its image; not where it was withdrawn.
+    person_of
+        Another source whose person and scan this is; empty for the source's own.
     """
 
     case_id: str
@@ -38,9 +43,43 @@ class Plan:
     protocol: Protocol
     split: str
     labelled: bool = True
+    image: bool = True
+    person_of: str = ""
 
 
 Made = tuple[Plan, Sex]
+Damage = Callable[[Path], None]
+Change = tuple[str, Damage]
+Expected = Literal["taken", "repaired", "quarantined", "passed over"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A known fault of a source, planted in a case of its own.
+
+    Parameters
+    ----------
+    case
+        The id that ingest would give the case.
+    fault
+        What is wrong, in a few words.
+    expected
+        What ingest should do: ``taken`` (stored, perhaps with a warning), ``repaired`` (stored after something was
+        mended), ``quarantined`` (not stored, with a reason) or ``passed over`` (not stored, and that is no fault).
+    why
+        What is known of it in the real source.
+    changes
+        The files that carry the fault, below the source's folder, and what is done to each when all are written.
+    plan
+        The case to write first; ``None`` when the changes make all there is.
+    """
+
+    case: str
+    fault: str
+    expected: Expected
+    why: str
+    changes: tuple[Change, ...]
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -55,11 +94,21 @@ class Layout:
         Write one case below the source's folder, return the image's path.
     finish
         Write the side files below the source's folder.
+    faults
+        What can be planted in it.
+    card
+        Card that ingests it, where that has another name than the layout.
     """
 
     plan: Callable[[int], list[Plan]]
     write: Callable[[Path, Plan, Scan], Path]
     finish: Callable[[Path, Sequence[Made]], None]
+    faults: tuple[Fault, ...] = ()
+    card: str = ""
+
+
+def no_side_files(folder: Path, made: Sequence[Made]) -> None:
+    """Finish a source that has no side files."""
 
 
 def native_label(scan: Scan, structures: Mapping[str, int], tissues: Mapping[str, int] | None = None) -> UInt8Array:

@@ -1,16 +1,15 @@
 """TotalSegmentator v2.0.1: isotropic CT of all kinds of views, one mask file a structure, most of them empty."""
 
-import gzip
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 from abdoseg.phantom.arrays import UInt8Array
-from abdoseg.phantom.layouts import Layout, Made, Plan, hounsfield, nifti, save_nifti, shares
+from abdoseg.phantom.damage import as_written, grown, nudged, skewed
+from abdoseg.phantom.layouts import Fault, Layout, Made, Plan, shares
+from abdoseg.phantom.mask_files import both_sides, rib_names, tables_of, write_meta, write_subject
 from abdoseg.phantom.scanner import Protocol, Scan, View
-from abdoseg.phantom.tissues import TISSUES
 
 PROTOCOL = Protocol(
     "CT",
@@ -25,6 +24,9 @@ PROTOCOL = Protocol(
     phases=("none", "arterial", "portal", "portal"),
     sigma=(9.0, 20.0),
 )
+ABDOMEN_ONLY = replace(PROTOCOL, views=PROTOCOL.views[1:2])
+LEGS_ONLY = replace(PROTOCOL, views=(View(1.0, (-318, -308), (-388, -372)),))
+"""Below all 16 structures."""
 
 FILES = {
     "spleen": "spleen",
@@ -60,16 +62,8 @@ _PAIRS = (
 @cache
 def tables() -> dict[str, UInt8Array]:
     """Return a look-up table ``(256,)`` from tissue to 0 or 1 for each of the 117 files."""
-    result: dict[str, UInt8Array] = {}
-    for index, tissue in enumerate(TISSUES):
-        name = tissue.total or FILES.get(tissue.structure, "")
-        if name:
-            result.setdefault(name, np.zeros(256, dtype=np.uint8))[index] = 1
-    sides = [f"{name}_{side}" for name in _PAIRS for side in ("left", "right")]
-    ribs = [f"rib_{side}_{number}" for side in ("left", "right") for number in range(1, 13)]
-    for name in (*_SINGLES, *sides, *ribs):
-        result.setdefault(name, np.zeros(256, dtype=np.uint8))
-    return dict(sorted(result.items()))
+    others = (*_SINGLES, *both_sides(_PAIRS), *rib_names())
+    return tables_of(lambda tissue: tissue.total or FILES.get(tissue.structure, ""), others)
 
 
 def _plan(cases: int) -> list[Plan]:
@@ -78,35 +72,59 @@ def _plan(cases: int) -> list[Plan]:
 
 
 def _write(folder: Path, plan: Plan, scan: Scan) -> Path:
-    subject = folder / plan.case_id
-    save_nifti(subject / "ct.nii.gz", hounsfield(scan), scan.affine)
-    (subject / "segmentations").mkdir()
-    present = np.bincount(scan.tissue.ravel(), minlength=256) > 0
-    header, voxels = _header(scan), scan.tissue.tobytes(order="F")
-    empty = _packed(header + bytes(len(voxels)))
-    for name, table in tables().items():
-        # Most masks are empty; packing the same zeros once, and mapping bytes, saves seconds a case.
-        filled = (present & (table > 0)).any()
-        content = _packed(header + voxels.translate(table.tobytes())) if filled else empty
-        (subject / "segmentations" / f"{name}.nii.gz").write_bytes(content)
-    return subject / "ct.nii.gz"
-
-
-def _header(scan: Scan) -> bytes:
-    """Return what stands before the voxels in an uncompressed NIfTI mask."""
-    return bytes(nifti(scan.tissue, scan.affine).to_bytes()[: -scan.tissue.size])
-
-
-def _packed(content: bytes) -> bytes:
-    return gzip.compress(content, compresslevel=1, mtime=0)
+    return write_subject(folder / plan.case_id, scan, tables())
 
 
 def _finish(folder: Path, made: Sequence[Made]) -> None:
-    rows = ["image_id;age;gender;institute;study_type;split"]
-    for plan, sex in made:
-        age = 35 + (plan.index * 17) % 50
-        rows.append(f"{plan.case_id};{age};{sex};{'ABCDEFGH'[plan.index % 8]};ct abdomen-pelvis;{plan.split}")
-    (folder / "meta.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    write_meta(folder / "meta.csv", made, no_gender=_NO_GENDER)
 
 
-LAYOUT = Layout(_plan, _write, _finish)
+def _case(number: int, protocol: Protocol = ABDOMEN_ONLY) -> Plan:
+    return Plan(f"s{number:04d}", number, protocol, "train")
+
+
+_NO_GENDER = "s0904"
+FAULTS = (
+    Fault(
+        "s0901",
+        "masks whose sform differs slightly from the image's",
+        "repaired",
+        "many subjects; the maintainer says to overwrite one with the other (wasserth/TotalSegmentator#33)",
+        tuple((f"s0901/segmentations/{name}.nii.gz", nudged(0.02)) for name in ("liver", "pancreas", "spleen")),
+        _case(901),
+    ),
+    Fault(
+        "s0902",
+        "masks that overlap",
+        "repaired",
+        "all subjects; in the official merge a later file wins (wasserth/TotalSegmentator#121, #168, #440)",
+        (("s0902/segmentations/liver.nii.gz", grown(2)),),
+        _case(902),
+    ),
+    Fault(
+        "s0903",
+        "all masks of the 16 structures are empty: legs",
+        "taken",
+        "structures out of view have empty masks in most subjects (wasserth/TotalSegmentator#262)",
+        tuple((f"s0903/segmentations/{name}.nii.gz", as_written) for name in ("liver", "urinary_bladder", "prostate")),
+        _case(903, LEGS_ONLY),
+    ),
+    Fault(
+        "s0904",
+        "no gender in meta.csv",
+        "taken",
+        "whether the prostate was looked for hangs on the gender",
+        (("meta.csv", as_written),),
+        _case(904),
+    ),
+    Fault(
+        "s0909",
+        "directions of the image about 1e-4 off orthonormal",
+        "repaired",
+        "136 subjects of v2.0.1, s0909 among them; SimpleITK refuses them (wasserth/TotalSegmentator#461)",
+        (("s0909/ct.nii.gz", skewed(1.2e-4)),),
+        _case(909),
+    ),
+)
+
+LAYOUT = Layout(_plan, _write, _finish, FAULTS)

@@ -5,9 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from abdoseg.errors import ConfigError, unknown_name
-from abdoseg.phantom import amos, btcv, totalsegmentator, word
+from abdoseg.phantom import (
+    abdomenct1k,
+    amos,
+    btcv,
+    flare22,
+    nih_pancreas,
+    totalsegmentator,
+    totalsegmentator_v1,
+    urogram,
+    word,
+)
 from abdoseg.phantom.body import Key, Sex
-from abdoseg.phantom.layouts import Layout, Made, Plan, save_nifti
+from abdoseg.phantom.faults import list_faults, plant, refit_truth
+from abdoseg.phantom.layouts import Fault, Layout, Made, Plan, save_nifti
 from abdoseg.phantom.scanner import Modality, scan_person
 
 LAYOUTS: dict[str, Layout] = {
@@ -15,8 +26,19 @@ LAYOUTS: dict[str, Layout] = {
     "amos": amos.LAYOUT,
     "btcv": btcv.LAYOUT,
     "totalsegmentator": totalsegmentator.LAYOUT,
+    "totalsegmentator-v1": totalsegmentator_v1.LAYOUT,
+    "abdomenct1k": abdomenct1k.LAYOUT,
+    "flare22": flare22.LAYOUT,
+    "nih-pancreas": nih_pancreas.LAYOUT,
+    "urogram": urogram.LAYOUT,
 }
 """The sources that phantoms can imitate."""
+
+DEFAULT_SOURCES = ("word", "amos", "btcv", "totalsegmentator")
+"""What is written when no source is named: four that differ in every way, in a reasonable time."""
+
+ALL = "all"
+"""Name that stands for every source."""
 
 MAX_CASES = 120
 """More labelled MR cases than AMOS has would need ids that mean CT."""
@@ -31,7 +53,8 @@ _README = """Hidden truth of the phantoms
 2 right kidney, 3 left kidney, 4 gallbladder, 5 esophagus, 6 liver, 7 stomach, 8 aorta, 9 postcava, 10 pancreas,
 11 right adrenal gland, 12 left adrenal gland, 13 duodenum, 14 bladder, 15 prostate/uterus, 16 portal and splenic
 vein), whatever the source itself annotates, and also for its images without label. <case> is the id that
-`abdoseg ingest` gives the case. Nothing here is of any patient: bodies and scans are synthetic.
+`abdoseg ingest` gives the case. A case with a planted fault (../faults.json) has the truth in the geometry that its
+image states. Nothing here is of any patient: bodies and scans are synthetic.
 Do not train on these files; compare predictions with them.
 """
 
@@ -54,6 +77,8 @@ class PhantomCase:
         File with all 16 structures on the image's grid.
     sex
         ``m`` or ``f``.
+    fault
+        The fault planted in it, empty for a sound case.
     """
 
     source: str
@@ -62,15 +87,28 @@ class PhantomCase:
     image: Path
     truth: Path
     sex: Sex
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What the caller asked for, but the sources."""
+
+    out: Path
+    cases: int
+    seed: int
+    spacing_scale: float
+    faults: bool
 
 
 def write_phantoms(
     out: Path,
-    sources: Sequence[str] = tuple(LAYOUTS),
+    sources: Sequence[str] = DEFAULT_SOURCES,
     *,
     cases: int = 8,
     seed: int = 0,
     spacing_scale: float = 1.0,
+    faults: bool = False,
     on_case: Callable[[str, str], None] | None = None,
 ) -> list[PhantomCase]:
     """Write synthetic scans in the native layouts of several sources, and their full truth.
@@ -84,13 +122,16 @@ def write_phantoms(
     out
         Folder to write to: ``<source>/...`` in the source's own layout, ``truth/<source>/<case>.nii.gz``.
     sources
-        Which of :data:`LAYOUTS`.
+        Which of :data:`LAYOUTS`; :data:`ALL` for every one.
     cases
-        Labelled cases of each source; AMOS makes a third of them MR. AMOS and BTCV get one more image without label.
+        Labelled cases of each source; AMOS makes a third of them MR. AMOS, BTCV and FLARE22 get one more image
+        without label, NIH the labels of withdrawn images where the numbers reach them.
     seed
         Seed of everything random.
     spacing_scale
         Multiplies the voxel spacing: 2 gives an eighth of the voxels.
+    faults
+        Whether each source gets cases more that carry its known faults, listed in ``faults.json``.
     on_case
         Called with source and case id after each case is written.
 
@@ -106,44 +147,90 @@ def write_phantoms(
     UnknownNameError
         If a source is not in :data:`LAYOUTS`.
     """
-    names = tuple(dict.fromkeys(sources))
-    _check(out, names, cases, spacing_scale)
-    truth = out / "truth"
-    truth.mkdir(parents=True, exist_ok=True)
-    (truth / "README.txt").write_text(_README, encoding="utf-8")
+    names = source_names(sources)
+    order = _Order(out, cases, seed, spacing_scale, faults)
+    _check(order, names)
+    (out / "truth").mkdir(parents=True, exist_ok=True)
+    (out / "truth" / "README.txt").write_text(_README, encoding="utf-8")
     result: list[PhantomCase] = []
     for source in names:
-        made: list[Made] = []
-        for plan in LAYOUTS[source].plan(cases):
-            case = _write_case(out, source, plan, seed, spacing_scale)
-            made.append((plan, case.sex))
-            result += [case] if plan.labelled else []
-            if on_case is not None:
-                on_case(source, plan.case_id)
-        LAYOUTS[source].finish(out / source, made)
+        result += _write_source(order, source, on_case or _tell_nobody)
     return result
 
 
-def _write_case(out: Path, source: str, plan: Plan, seed: int, spacing_scale: float) -> PhantomCase:
-    scan = scan_person(Key(seed, source, plan.index), plan.protocol, spacing_scale)
-    image = LAYOUTS[source].write(out / source, plan, scan)
-    truth = out / "truth" / source / f"{plan.case_id}.nii.gz"
-    save_nifti(truth, scan.truth, scan.affine)
-    return PhantomCase(source, plan.case_id, scan.modality, image, truth, scan.sex)
+def source_names(sources: Sequence[str]) -> tuple[str, ...]:
+    """Return each source once, in the order given; :data:`ALL` stands for those not named."""
+    names = [name for source in sources for name in (tuple(LAYOUTS) if source == ALL else (source,))]
+    return tuple(dict.fromkeys(names))
 
 
-def _check(out: Path, sources: Sequence[str], cases: int, spacing_scale: float) -> None:
+def count_scans(sources: Sequence[str], cases: int, *, faults: bool = False) -> int:
+    """Return how many scans :func:`write_phantoms` makes, 0 where it would refuse; it calls ``on_case`` as often."""
+    names = source_names(sources)
+    if not 1 <= cases <= MAX_CASES or not set(names) <= set(LAYOUTS):
+        return 0
+    return sum(len(_plans(name, cases, faults=faults)) for name in names)
+
+
+def _tell_nobody(source: str, case: str) -> None:
+    """Do nothing."""
+
+
+def _plans(source: str, cases: int, *, faults: bool) -> list[Plan]:
+    """Return the plans of a source, those that carry faults last, none twice."""
+    layout = LAYOUTS[source]
+    plans = {plan.case_id: plan for plan in layout.plan(cases)}
+    for fault in layout.faults if faults else ():
+        if fault.plan is not None:
+            plans.setdefault(fault.plan.case_id, fault.plan)
+    return list(plans.values())
+
+
+def _write_source(order: _Order, source: str, on_case: Callable[[str, str], None]) -> list[PhantomCase]:
+    """Write all cases of a source, then what lies beside them, then its faults."""
+    layout, folder = LAYOUTS[source], order.out / source
+    planted = {fault.case: fault for fault in layout.faults} if order.faults else {}
+    made: list[Made] = []
+    result: list[PhantomCase] = []
+    for plan in _plans(source, order.cases, faults=order.faults):
+        case = _write_case(order, source, plan, planted.get(plan.case_id))
+        made.append((plan, case.sex))
+        result += [case] if plan.labelled and plan.image else []
+        on_case(source, plan.case_id)
+    layout.finish(folder, made)
+    for fault in planted.values():
+        plant(folder, fault)
+    for case in result:
+        if case.fault:
+            refit_truth(case.truth, case.image)
+    if order.faults:
+        list_faults(order.out, source, layout.faults)
+    return result
+
+
+def _write_case(order: _Order, source: str, plan: Plan, fault: Fault | None) -> PhantomCase:
+    key = Key(order.seed, plan.person_of or source, plan.index)
+    scan = scan_person(key, plan.protocol, order.spacing_scale)
+    image = LAYOUTS[source].write(order.out / source, plan, scan)
+    truth = order.out / "truth" / source / f"{plan.case_id}.nii.gz"
+    if plan.image:
+        save_nifti(truth, scan.truth, scan.affine)
+    return PhantomCase(source, plan.case_id, scan.modality, image, truth, scan.sex, fault.fault if fault else "")
+
+
+def _check(order: _Order, sources: Sequence[str]) -> None:
     """Refuse what cannot be made, before anything is written."""
     for source in sources:
         if source not in LAYOUTS:
-            raise unknown_name("phantom source", source, list(LAYOUTS))
+            raise unknown_name("phantom source", source, [*LAYOUTS, ALL])
     if not sources:
-        raise ConfigError(f"phantom: no source was named; expected one or more of {', '.join(LAYOUTS)}.")
-    if not 1 <= cases <= MAX_CASES:
-        raise ConfigError(f"phantom: cases is {cases}; expected 1 to {MAX_CASES}.")
-    if not 0 < spacing_scale <= MAX_SCALE:
-        raise ConfigError(f"phantom: spacing_scale is {spacing_scale}; expected more than 0, at most {MAX_SCALE}.")
-    _check_folders(out, sources)
+        raise ConfigError(f"phantom: no source was named; expected one or more of {', '.join(LAYOUTS)}, or {ALL}.")
+    if not 1 <= order.cases <= MAX_CASES:
+        raise ConfigError(f"phantom: cases is {order.cases}; expected 1 to {MAX_CASES}.")
+    if not 0 < order.spacing_scale <= MAX_SCALE:
+        found = f"spacing_scale is {order.spacing_scale}"
+        raise ConfigError(f"phantom: {found}; expected more than 0, at most {MAX_SCALE}.")
+    _check_folders(order.out, sources)
 
 
 def _check_folders(out: Path, sources: Sequence[str]) -> None:

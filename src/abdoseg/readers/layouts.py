@@ -151,7 +151,7 @@ def _template(template: str, groups: dict[str, str]) -> re.Pattern[str]:
 
     pieces = re.split(r"({\w+})", template)
     body = "".join(re.sub(r"{(\w+)}", part, p) if p.startswith("{") else re.escape(p) for p in pieces)
-    return re.compile(rf"(?P<root>(?:.*/)?){body}")
+    return re.compile(rf"(?P<root>(?:.*?/)??){body}")  # the shortest root: names may hold folders
 
 
 def _fill(template: str, names: dict[str, str]) -> str:
@@ -184,7 +184,7 @@ def _find_layout(card: Card, layout: Layout, folder: Path, paths: list[str], *, 
         elif not own and layout.labels is not None and not unlabelled:
             expected = names["root"] if layout.pair == "root" else "(anywhere) "
             template = layout.labels.replace("{mask}", "*")
-            missing = f"{path}: an image without a label; expected {expected}{_fill(template, names)}"
+            missing = f"{path}: an image without a label; expected {expected}{_fill_known(template, names)}"
             finding.faults[_fill(layout.case, names)] = missing
         else:
             _add(finding, layout, folder, (path, names), own)

@@ -8,12 +8,16 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from isal import igzip, isal_zlib
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from abdoseg.errors import CaseError
 from abdoseg.geometry import AFFINE_TOLERANCE_VOXELS, Grid, corner_distance_voxels
 from abdoseg.readers.scan import Scan, checked_scan
+
+_INFLATE_ERRORS: tuple[Any, ...] = (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.error)
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -30,15 +34,15 @@ def read_nifti(path: Path) -> Scan:
         If the file is damaged, truncated, empty or not a 3-D volume of real numbers.
     """
     try:
-        image: Any = nib.load(path)
+        image: Any = _load(path)
         with python_warnings.catch_warnings():
             python_warnings.simplefilter("ignore")  # NaN in an integer cast is told by the finite check, once
             array = np.asanyarray(image.dataobj)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except _INFLATE_ERRORS as error:
         raise CaseError(
             f"{path.name}: the gzip stream is damaged or cut off ({error}); fetch the file again"
         ) from error
-    except ImageFileError as error:
+    except (ImageFileError, WrapStructError) as error:
         raise CaseError(f"{path.name}: not a NIfTI file ({error}); fetch the file again") from error
     except (OSError, ValueError, HeaderDataError) as error:
         raise CaseError(f"{path.name}: cannot be read ({_one_line(error)}); fetch the file again") from error
@@ -46,6 +50,16 @@ def read_nifti(path: Path) -> Scan:
         return checked_scan(array, np.asarray(image.affine, dtype=np.float64), _header_warnings(image))
     except CaseError as error:
         raise CaseError(f"{path.name}: {error}") from error
+
+
+def _load(path: Path) -> Any:
+    """Return the image; a compressed file is inflated whole, so that its checksum is checked too."""
+    if not path.name.lower().endswith(".gz"):
+        return nib.load(path)
+    raw: bytes = igzip.decompress(path.read_bytes())
+    size = raw[:4]
+    version_2 = 540 in (int.from_bytes(size, "little"), int.from_bytes(size, "big"))
+    return (nib.Nifti2Image if version_2 else nib.Nifti1Image).from_bytes(raw)
 
 
 def _header_warnings(image: Any) -> tuple[str, ...]:
