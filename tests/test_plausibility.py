@@ -21,6 +21,7 @@ PLACES = {
     "aorta": (80, 45, 120),
     "postcava": (95, 50, 120),
     "esophagus": (80, 50, 180),
+    "pancreas": (75, 80, 130),
     "duodenum": (95, 80, 115),
     "bladder": (85, 80, 30),
     "prostate_uterus": (85, 70, 20),

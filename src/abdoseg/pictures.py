@@ -36,8 +36,14 @@ class Panel:
     labels: dict[str, NDArray[np.uint8]]
 
 
-def save_overlays(path: Path, panels: Sequence[Panel], anatomy: Anatomy) -> None:
-    """Write a PNG with, for each panel, a coronal and an axial slice: bare, then under each label map.
+PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
+"""Plane -> the RAS+ axis across it."""
+
+
+def save_overlays(
+    path: Path, panels: Sequence[Panel], anatomy: Anatomy, planes: Sequence[str] = ("coronal", "axial")
+) -> None:
+    """Write a PNG with, for each panel, a slice in each plane: bare, then under each label map.
 
     The slices are those that hold most structures. The patient's right is on the left, as radiologists look.
 
@@ -46,23 +52,25 @@ def save_overlays(path: Path, panels: Sequence[Panel], anatomy: Anatomy) -> None
     WorkspaceError
         If the file cannot be written.
     """
-    columns = 2 * (1 + max(len(panel.labels) for panel in panels))
+    columns = len(planes) * (1 + max(len(panel.labels) for panel in panels))
     figure = Figure(figsize=(1.9 * columns, 2.2 * len(panels) + 0.9), facecolor="white", layout="constrained")
     axes = figure.subplots(len(panels), columns, squeeze=False)
     for row, panel in zip(axes, panels, strict=True):
         for axis in row:
             axis.set_axis_off()
-        _draw_row(row, panel, anatomy)
-    handles = [Patch(color=s.colour, label=s.title) for s in anatomy.structures]
+        _draw_row(row, panel, anatomy, planes)
+    shown = set().union(*(np.unique(label).tolist() for panel in panels for label in panel.labels.values()))
+    handles = [Patch(color=s.colour, label=s.title) for i, s in enumerate(anatomy.structures, start=1) if i in shown]
     figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=6.5, frameon=False)
     with whole_files(path) as (draft,):
         figure.savefig(draft, dpi=130)
 
 
-def _draw_row(row: NDArray[np.object_], panel: Panel, anatomy: Anatomy) -> None:
+def _draw_row(row: NDArray[np.object_], panel: Panel, anatomy: Anatomy, planes: Sequence[str]) -> None:
     shown = next(iter(panel.labels.values()))
     column = 0
-    for plane, axis in (("coronal", 1), ("axial", 2)):
+    for plane in planes:
+        axis = PLANES[plane]
         index = busiest_slice(shown, axis)
         image = _upright(panel.image, axis, index)
         for title, label in [(panel.title, None), *panel.labels.items()]:

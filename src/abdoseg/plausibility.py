@@ -57,6 +57,9 @@ ORDER: tuple[tuple[str, str, int, str], ...] = (
     ("aorta", "stomach", 1, "behind"),
     ("aorta", "liver", 1, "behind"),
     ("postcava", "stomach", 1, "behind"),
+    ("right_kidney", "liver", 1, "behind"),
+    ("right_kidney", "liver", 2, "below"),
+    ("left_kidney", "pancreas", 1, "behind"),
 )
 """(a, b, RAS+ axis, word): the centre of a has the smaller coordinate."""
 

@@ -5,7 +5,21 @@ Nothing here may import torch, monai or zarr at module level: ``abdoseg --help``
 
 import typer
 
-from abdoseg.cli import cards, demo, evaluate, ingest, list_, phantom, predict, remove, review, sparsify, status, train
+from abdoseg.cli import (
+    cards,
+    demo,
+    evaluate,
+    ingest,
+    inspect_,
+    list_,
+    phantom,
+    predict,
+    remove,
+    review,
+    sparsify,
+    status,
+    train,
+)
 from abdoseg.cli._console import Commands
 from abdoseg.cli._process import tune
 
@@ -26,6 +40,7 @@ app.command("sparsify")(sparsify.sparsify)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("eval")(evaluate.evaluate)
+app.command("inspect")(inspect_.inspect)
 app.command("review")(review.review)
 app.command("remove")(remove.remove)
 app.command("list")(list_.list_)

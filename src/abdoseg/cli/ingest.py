@@ -52,8 +52,8 @@ def ingest(
     from abdoseg.steps.review import flagged_cases
     from abdoseg.store import Workspace
 
-    require_source_folder(folder)
     cards = _cards(card, folder, labels, modality)
+    require_source_folder(folder)
     store = Workspace.create(workspace)
     failed, strangers = False, []
     for one in cards:
