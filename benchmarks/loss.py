@@ -5,12 +5,12 @@ knows one kind of annotation: it is a peer for speed only. Run from the checkout
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from monai.losses import DiceFocalLoss
@@ -105,10 +105,16 @@ def memory(name: str, side: int) -> None:
     """Print the peak memory above the logits, in units of the logits; called in a process of its own."""
     seconds(WAYS[name], inputs(16, "one group"))
     tensors = inputs(side, "one group")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident("VmRSS")
     seconds(WAYS[name], tensors)
-    above = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    above = resident("VmHWM") - before
     print(f"memory of {name}, gradient included: {above / (tensors[0].numel() * 4):.2f} x the logits")
+
+
+def resident(field: str) -> int:
+    """Return a field of the process's status in bytes; getrusage's peak is the parent's, where that is larger."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def main() -> None:

@@ -87,7 +87,7 @@ MUTANTS = (
     Mutant("fused: gradient not centred", FUSED, "common[i] = -(common[i] * inverse[i]) - own[i]", "common[i] = -(common[i] * inverse[i])", "tests/losses"),
     Mutant("fused: padding counts in the entropy", FUSED, "weight[i] = _ONE if slot[i] > 0 else _ZERO", "weight[i] = _ONE", "tests/losses"),
     Mutant("fused: neighbouring slices share sums", "kernels/rows.py", "sums[slot[i]] += a[i] * b[i]", "sums[slot[0]] += a[i] * b[i]", "tests/losses"),
-    Mutant("fused: the last block is left out", FUSED, "v1 = min(v0 + _BLOCK, stop)\n        n = v1 - v0\n        slot", "v1 = min(v0 + _BLOCK, stop // _BLOCK * _BLOCK)\n        n = max(0, v1 - v0)\n        slot", "tests/losses"),
+    Mutant("fused: the last voxel is left out", FUSED, "return np.append(np.arange(0, max(voxels, 1), size), voxels)", "return np.append(np.arange(0, max(voxels, 1), size), max(voxels - 1, 0))", "tests/losses"),
     Mutant("off-by-one slice table", "views.py", "np.arange(k) + 0.5", "np.arange(k) + 1.5", "tests/test_views.py"),
     Mutant(
         "kept slices share a group",
@@ -143,6 +143,13 @@ MUTANTS = (
     Mutant("official test cases are dealt", "splits.py", "if item.official is not None}", 'if item.official == "train"}', "tests/test_splits.py"),
     Mutant("moments forgotten on resume", "checkpoints.py", "        _lay_out_as_parameters(optimiser)\n", "", "tests/test_train.py"),
     Mutant("resume starts the stream again", "steps/train.py", "config.batch, self.step, last)", "config.batch, 0, last - self.step)", "tests/test_train.py"),
+    Mutant("sparse rows not turned with the scan", "slice_rows.py", "along = rows if flip > 0 else rows[::-1]", "along = rows", "tests/test_slice_rows.py"),
+    Mutant("truncated structures known everywhere", "slice_rows.py", "rows[:, structure - 1] &= inside", "rows[:, structure - 1] |= inside", "tests/test_slice_rows.py"),
+    Mutant("orientation by spread alone", "placement.py", "return self.inside >= test.inside and self.spread", "return self.inside >= 0 and self.spread", "tests/test_placement.py"),
+    Mutant("components beyond the midline cut the wrong way", "laterality.py", "right, left = right | (cut & beyond), left | (cut & ~beyond)", "right, left = right | (cut & ~beyond), left | (cut & beyond)", "tests/test_review.py"),
+    Mutant("volumes not balanced", "kernels/label_resample.py", "chosen[at[order[: abs(excess)]]] = 0 if excess > 0 else structure", "pass", "tests/test_harmonise.py"),
+    Mutant("twins on two sides", "splits.py", 'union(f"zcase:{a}", f"zcase:{b}")', 'union(f"zcase:{a}", f"zcase:{a}")', "tests/test_twins.py"),
+    Mutant("gas counts the other way", "plausibility.py", "(values < GAS_BELOW_HU)", "(values > GAS_BELOW_HU)", "tests/test_plausibility.py"),
     Mutant("position of a restored voxel", "kernels/restore.py", "np.floor", "np.ceil", "tests/kernels"),
 )  # fmt: skip
 

@@ -6,6 +6,8 @@ import pytest
 
 from abdoseg.cards import load_cards, with_labels
 from abdoseg.phantom import source_names, write_phantoms
+from abdoseg.runs import decide_sides
+from abdoseg.steps.duplicates import duplicates
 from abdoseg.steps.ingest import ingest
 from abdoseg.store import Settings, Workspace
 
@@ -45,3 +47,28 @@ def test_planted_faults(phantoms, source, tmp_path):
             assert case not in taken, fault
             assert case not in quarantined, fault
     assert set(quarantined) <= {fault["case"] for fault in planted}  # sound cases come through
+
+
+def test_planted_copies_are_found_and_stay_on_one_side(phantoms, tmp_path):
+    """One scan twice in AbdomenCT-1K, and one that NIH Pancreas-CT has too, as DICOM with other axes."""
+    root, _ = phantoms
+    workspace = Workspace.create(tmp_path / "workspace", Settings(spacing_mm=4.0))
+    for source in ("abdomenct1k", "nih-pancreas"):
+        ingest(workspace, load_cards(source)[0], root / source)
+    report = duplicates(workspace)
+    found = {twin.cases for twin in report.twins}
+    assert ("abdomenct1k/Case_00297", "abdomenct1k/Case_00928") in found
+    assert ("abdomenct1k/Case_01062", "nih-pancreas/PANCREAS_0001") in found
+    assert len(found) == 2
+    facts = workspace.facts()
+    for seed in range(20):
+        sides = decide_sides(workspace, facts, seed)
+        for a, b in found:
+            assert sides[a] == sides[b]
+    again = duplicates(workspace)
+    assert again.compared == 0
+    assert again.twins == report.twins
+    workspace.remove("nih-pancreas")
+    assert {twin.cases for twin in duplicates(workspace).twins} == {
+        ("abdomenct1k/Case_00297", "abdomenct1k/Case_00928")
+    }

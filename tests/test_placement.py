@@ -55,6 +55,14 @@ def test_a_label_of_another_scan_is_refused():
         placed_by_intensity(Scan(other, np.eye(4)), image, LIMITS)
 
 
+def test_something_even_and_bright_is_not_enough():
+    """A vertebra is brighter than its surroundings, too; the organ's HU must fit."""
+    image, mask = scan_and_mask()
+    bone = Scan(np.where(mask > 0, 400, image.array).astype(np.int16), image.affine)
+    with pytest.raises(CaseError, match="no orientation"):
+        placed_by_intensity(Scan(mask, np.eye(4)), bone, LIMITS)
+
+
 def test_two_ways_that_fit_are_refused():
     image, mask = scan_and_mask()
     twin = Scan(np.where(mask[:, ::-1] > 0, image.array[:, ::-1], image.array), image.affine)

@@ -109,10 +109,11 @@ def test_what_is_measured():
     label[0, 0, 0] = 1
     image = np.zeros(label.shape, dtype=np.int16)
     image[1, 2, 1:3] = 800
+    image[2, 2, 1] = 600
     found = measure(image, (1.0, -400.0), Foreground.of(label, 16), 0.008, ABDOMEN)
     assert set(found) == {"liver", "spleen"}
     liver = found["liver"]
-    assert (liver.ml, liver.mean, liver.gas, liver.centre, liver.cut) == (0.032, 0.0, 0.5, (1.5, 2.0, 1.5), False)
+    assert (liver.ml, liver.mean, liver.gas, liver.centre, liver.cut) == (0.032, 150.0, 0.25, (1.5, 2.0, 1.5), False)
     assert found["spleen"].cut
 
 

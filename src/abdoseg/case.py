@@ -72,6 +72,7 @@ class CaseFacts(BaseModel):
     digest: str = Field(description="hash of image, label, annotation and affine; another one is another case")
     settings_digest: str = Field(description="hash of the workspace's structures, spacing and windows")
     card_digest: str = Field(description="hash of what the card says about labels and annotation")
+    signature: dict[str, Any] | None = Field(default=None, description="to find the scan again among others")
     sides: tuple[SideSplit, ...] = Field(default=(), description="labels that joined right and left")
     measures: dict[str, Measure] = Field(default={}, description="by structure that the case holds")
     suspicions: tuple[str, ...] = Field(default=(), description="what is odd about it; it is taken all the same")

@@ -17,6 +17,7 @@ from abdoseg import geometry, harmonise, relabel
 from abdoseg.anatomy import Anatomy
 from abdoseg.cards import Card
 from abdoseg.case import Case, CaseFacts, Foreground
+from abdoseg.duplicates import signature
 from abdoseg.errors import CaseError
 from abdoseg.modality import modality_warning
 from abdoseg.placement import placed_by_intensity
@@ -97,6 +98,7 @@ def build_case(
         annotation=annotation,
         voxels=_count(label, settings.anatomy),
         fingerprint=_fingerprint(harmonised.image),
+        signature=signature(harmonised.image, harmonised.grid.affine).to_json(),
         digest=_digest(harmonised, label, annotation),
         settings_digest=settings.digest(),
         card_digest=card_digest(card),

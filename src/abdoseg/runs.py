@@ -23,7 +23,7 @@ from abdoseg.config import TrainConfig, parse_config
 from abdoseg.errors import ConfigError, RunError, WorkspaceError, unknown_name
 from abdoseg.files import write_text
 from abdoseg.splits import SplitItem, split_cases
-from abdoseg.store import Settings, Workspace
+from abdoseg.store import Settings, Workspace, load_twins
 from abdoseg.types import NAME_PATTERN, SplitName
 from abdoseg.views import View
 
@@ -130,7 +130,7 @@ def freeze(workspace: Workspace, config: TrainConfig) -> RunData:
     if not everything:
         raise ConfigError(f"{workspace.path}: no cases; `abdoseg ingest CARD FOLDER` first")
     # The split is that of the whole workspace: a case must not change sides with the choice of sources.
-    sides = decide_sides(everything, workspace.settings.split_seed, config.fold)
+    sides = decide_sides(workspace, everything, workspace.settings.split_seed, config.fold)
     chosen = set(workspace.case_keys(config.sources or None))
     facts = [f for f in everything if f.key in chosen]
     cases = tuple(FrozenCase(key=f.key, side=sides[f.key], digest=f.digest) for f in facts)
@@ -158,10 +158,16 @@ def read_frozen(workspace: Workspace, run: Run, frozen: FrozenCase) -> CaseFacts
     return facts
 
 
-def decide_sides(facts: Sequence[CaseFacts], seed: int, fold: tuple[int, int] | None = None) -> dict[str, SplitName]:
-    """Return the side of every case; with ``fold`` (k, n), fold k of the non-test patients is validation."""
+def decide_sides(
+    workspace: Workspace, facts: Sequence[CaseFacts], seed: int, fold: tuple[int, int] | None = None
+) -> dict[str, SplitName]:
+    """Return the side of every case; with ``fold`` (k, n), fold k of the non-test patients is validation.
+
+    Scans that `abdoseg duplicates` found to be one share a side.
+    """
     items = [SplitItem(f.key, f.source, f.patient, f.fingerprint, f.split) for f in facts]
-    return split_cases(items, seed, fold)
+    twins = load_twins(workspace.path).of({f.key: f.fingerprint for f in facts})
+    return split_cases(items, seed, fold, [twin.cases for twin in twins])
 
 
 def plan_run(workspace: Workspace, config: TrainConfig, name: str | None = None) -> tuple[Run, bool]:

@@ -28,7 +28,12 @@ class SplitItem:
     official: SplitName | None = None
 
 
-def split_cases(items: Sequence[SplitItem], seed: int = 0, fold: tuple[int, int] | None = None) -> dict[str, SplitName]:
+def split_cases(
+    items: Sequence[SplitItem],
+    seed: int = 0,
+    fold: tuple[int, int] | None = None,
+    twins: Iterable[tuple[str, str]] = (),
+) -> dict[str, SplitName]:
     """Return the side of every case.
 
     Parameters
@@ -40,6 +45,8 @@ def split_cases(items: Sequence[SplitItem], seed: int = 0, fold: tuple[int, int]
     fold
         ``(k, n)`` with k in 1..n: of all patients that are not test, in seeded order, every n-th from the k-th on
         is validation and the rest is training; official validation cases take part.
+    twins
+        Pairs of cases that show one scan; they share a side.
 
     Returns
     -------
@@ -51,7 +58,7 @@ def split_cases(items: Sequence[SplitItem], seed: int = 0, fold: tuple[int, int]
     Per source of n patients without an official side: test = round(0.1 n), validation = round(0.1 of the rest),
     both 0 below 5 patients (halves round up).
     """
-    group_of = _leak_groups(items)
+    group_of = _leak_groups(items, twins)
     members: dict[str, list[SplitItem]] = defaultdict(list)
     for item in items:
         members[group_of[item.case]].append(item)
@@ -94,8 +101,8 @@ def _most_protected(sides: set[SplitName]) -> SplitName:
     return "test" if "test" in sides else "val" if "val" in sides else "train"
 
 
-def _leak_groups(items: Sequence[SplitItem]) -> dict[str, str]:
-    """Union cases that share a patient of a source or a fingerprint; the group's name is its smallest key."""
+def _leak_groups(items: Sequence[SplitItem], twins: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Union cases that share a patient of a source, a fingerprint or a scan; the group's name is its smallest key."""
     parent: dict[str, str] = {}
 
     def root(key: str) -> str:
@@ -114,4 +121,8 @@ def _leak_groups(items: Sequence[SplitItem]) -> dict[str, str]:
         union(patient, f"zcase:{item.case}")
         if item.fingerprint:
             union(patient, f"zprint:{item.fingerprint}")
+    cases = {item.case for item in items}
+    for a, b in twins:
+        if a in cases and b in cases:
+            union(f"zcase:{a}", f"zcase:{b}")
     return {item.case: root(f"zcase:{item.case}") for item in items}

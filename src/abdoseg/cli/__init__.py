@@ -8,6 +8,7 @@ import typer
 from abdoseg.cli import (
     cards,
     demo,
+    duplicates,
     evaluate,
     ingest,
     inspect_,
@@ -40,6 +41,7 @@ app.command("sparsify")(sparsify.sparsify)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("eval")(evaluate.evaluate)
+app.command("duplicates")(duplicates.duplicates)
 app.command("inspect")(inspect_.inspect)
 app.command("review")(review.review)
 app.command("remove")(remove.remove)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MOST_PARTS = 6  # different labels in one new voxel; further ones are the smallest, and count as background
-_ROUNDS = 12
+_ROUNDS = 6
 _CLOSE_ENOUGH = 0.002
 _SCRAMBLE = np.uint64(2654435761)  # Knuth's multiplicative hash
 _STEADY = 0.5  # exponent of each correction: a whole step swings around the goal
@@ -69,6 +69,8 @@ def resample_labels(
     voxel_ratio
         Volume of an old voxel over that of a new one.
     """
+    if abs(array.strides[0]) < abs(array.strides[2]):  # as files have it: turning the small result is cheaper
+        return np.ascontiguousarray(resample_labels(array.T, (axes[2], axes[1], axes[0]), voxel_ratio).T)
     old = np.ascontiguousarray(array)
     shape = (len(axes[0].first), len(axes[1].first), len(axes[2].first))
     new = np.zeros(shape, dtype=np.uint8)
@@ -79,9 +81,9 @@ def resample_labels(
         return new
     names, parts = _parts(old, tuple(a.first for a in axes), tuple(a.weight for a in axes), where, shape)
     flat = new.reshape(-1)
-    pure = np.bincount(flat, minlength=256).astype(np.float64)
+    pure = _count(flat).astype(np.float64)
     pure[0] = 0
-    goal = np.bincount(old.reshape(-1), minlength=256) * voxel_ratio
+    goal = _count(old.reshape(-1)) * voxel_ratio
     flat[where] = _balanced(names, parts, goal - pure)
     return new
 
@@ -90,11 +92,11 @@ def _balanced(names: NDArray[np.uint8], parts: NDArray[np.float32], goal: NDArra
     """Return the label of each mixed voxel such that the labels' counts are near ``goal (256,)``."""
     factor = np.full(256, 2.0, dtype=np.float64)  # a part of more than a half wins against background
     chosen = np.zeros(len(names), dtype=np.uint8)
-    present = [int(c) for c in np.unique(names) if c]
+    present = [int(c) for c in np.flatnonzero(_count(names.reshape(-1))) if c]
     best, smallest = chosen, np.inf
     for _ in range(_ROUNDS):
         _choose(names, parts, factor, chosen)
-        count = np.bincount(chosen, minlength=256)
+        count = _count(chosen)
         wanted = np.maximum(goal[present], 1.0)
         off = (count[present] - wanted) / wanted
         if np.abs(off).max(initial=0.0) < smallest:
@@ -103,25 +105,41 @@ def _balanced(names: NDArray[np.uint8], parts: NDArray[np.float32], goal: NDArra
             break
         factor[present] *= np.clip(wanted / np.maximum(count[present], 0.5), 0.5, 2.0) ** _STEADY
     for structure in present:
-        _even_out(best, structure, _part_of(names, parts, structure), round(goal[structure]))
+        _even_out(names, parts, best, structure, round(goal[structure]))
     return best
 
 
-def _part_of(names: NDArray[np.uint8], parts: NDArray[np.float32], structure: int) -> NDArray[np.float32]:
-    return np.asarray(np.where(names == structure, parts, 0).sum(axis=1))
-
-
-def _even_out(chosen: NDArray[np.uint8], structure: int, part: NDArray[np.float32], goal: int) -> None:
+def _even_out(
+    names: NDArray[np.uint8], parts: NDArray[np.float32], chosen: NDArray[np.uint8], structure: int, goal: int
+) -> None:
     """Move voxels between a structure and background, in place, until their number is the goal.
 
     In a regular shape many voxels have the same part, and all or none of them pass any threshold. The ones with most
     (or least) go first; among equals a fixed scramble of their number decides, lest one end of the shape get all.
     """
-    excess = int((chosen == structure).sum()) - max(goal, 0)
-    at = np.flatnonzero((chosen == structure) & (part < 1) if excess > 0 else (chosen == 0) & (part > 0))
+    excess = int(_count(chosen)[structure]) - max(goal, 0)
+    if excess == 0:
+        return
+    at, part = _movable(names, parts, chosen, np.uint8(structure), excess > 0)
     scramble = (at.astype(np.uint64) * _SCRAMBLE) % np.uint64(2**32)
-    order = np.lexsort((scramble, part[at] if excess > 0 else -part[at]))
+    order = np.lexsort((scramble, part if excess > 0 else -part))
     chosen[at[order[: abs(excess)]]] = 0 if excess > 0 else structure
+
+
+@numba.njit(cache=True, nogil=True)
+def _movable(names, parts, chosen, structure, out):  # type: ignore[no-untyped-def]
+    """Return the mixed voxels that may leave a structure (``out``) or join it, and its part of each."""
+    at = np.empty(chosen.size, np.int64)
+    part = np.empty(chosen.size, np.float32)
+    n = 0
+    for m in range(chosen.size):
+        if chosen[m] == (structure if out else np.uint8(0)):
+            for p in range(names.shape[1]):
+                if names[m, p] == structure and parts[m, p] > 0:
+                    at[n] = m
+                    part[n] = parts[m, p]
+                    n += 1
+    return at[:n], part[:n]
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)
@@ -129,21 +147,46 @@ def _fill_pure(old, first, weight, new, mixed):  # type: ignore[no-untyped-def]
     """Label the new voxels whose old ones are all alike; mark the others."""
     nx, ny, nz = new.shape
     for i in numba.prange(nx):
+        low, high = np.empty(old.shape[2], np.uint8), np.empty(old.shape[2], np.uint8)
         for j in range(ny):
+            low[:] = 255
+            high[:] = 0
+            for a in range(weight[0].shape[1]):
+                for b in range(weight[1].shape[1]):
+                    if weight[0][i, a] * weight[1][j, b] > 0:
+                        _widen(low, high, old[first[0][i] + a, first[1][j] + b])
             for k in range(nz):
-                value = old[first[0][i], first[1][j], first[2][k]]
-                alike = True
-                for a in range(weight[0].shape[1]):
-                    if weight[0][i, a] > 0 and alike:
-                        for b in range(weight[1].shape[1]):
-                            if weight[1][j, b] > 0 and alike:
-                                for c in range(weight[2].shape[1]):
-                                    if weight[2][k, c] > 0:
-                                        alike &= old[first[0][i] + a, first[1][j] + b, first[2][k] + c] == value
-                if alike:
-                    new[i, j, k] = value
-                else:
-                    mixed[i, j, k] = True
+                least, most = np.uint8(255), np.uint8(0)
+                for c in range(weight[2].shape[1]):
+                    if weight[2][k, c] > 0:
+                        least = min(least, low[first[2][k] + c])
+                        most = max(most, high[first[2][k] + c])
+                new[i, j, k] = least if least == most else np.uint8(0)
+                mixed[i, j, k] = least != most
+
+
+@numba.njit(cache=True, nogil=True)
+def _widen(low, high, row):  # type: ignore[no-untyped-def]
+    """Widen the range of values at each place of a row; vector instructions, unlike a loop over one place's values."""
+    for z in range(row.size):
+        low[z] = min(low[z], row[z])
+        high[z] = max(high[z], row[z])
+
+
+@numba.njit(cache=True, nogil=True)
+def _count(flat):  # type: ignore[no-untyped-def]
+    """Return how often each value occurs, int64 ``(256,)``; eight background voxels at once."""
+    counts = np.zeros(256, np.int64)
+    words = flat[: flat.size // 8 * 8].view(np.uint64)
+    for w in range(words.size):
+        if words[w] == 0:
+            counts[0] += 8
+        else:
+            for i in range(8 * w, 8 * w + 8):
+                counts[flat[i]] += 1
+    for i in range(8 * words.size, flat.size):
+        counts[flat[i]] += 1
+    return counts
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)

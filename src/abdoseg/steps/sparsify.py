@@ -80,7 +80,7 @@ def sparsify(
     workspace.save_view(made)
     workspace.activate_view(made.name)
     facts = workspace.facts()
-    sides = decide_sides(facts, workspace.settings.split_seed)
+    sides = decide_sides(workspace, facts, workspace.settings.split_seed)
     return describe_view(made, [f for f in facts if sides[f.key] == "train"])
 
 

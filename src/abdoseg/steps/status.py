@@ -7,7 +7,7 @@ from abdoseg.annotation import AXES
 from abdoseg.case import CaseFacts
 from abdoseg.runs import Run, damaged_runs, decide_sides, list_runs
 from abdoseg.steps.sparsify import describe_view
-from abdoseg.store import Workspace
+from abdoseg.store import Workspace, load_twins
 from abdoseg.types import SplitName
 from abdoseg.views import View
 
@@ -23,7 +23,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
         ``views``, ``active_view``, ``runs`` and ``damaged_runs``.
     """
     facts = workspace.facts()
-    sides = decide_sides(facts, workspace.settings.split_seed)
+    sides = decide_sides(workspace, facts, workspace.settings.split_seed)
     records = workspace.records()
     names = sorted({f.source for f in facts} | set(records))
     quarantined = {name: records[name].quarantined if name in records else {} for name in names}
@@ -34,7 +34,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "structures": _structures(workspace, facts),
         "active_view": workspace.active_view_name(),
         "views": [_view(view, [f for f in facts if sides[f.key] == "train"]) for view in workspace.views()],
-        "runs": [_run(run, {f.key: f for f in facts}, sides) for run in list_runs(workspace)],
+        "runs": [_run(workspace, run, {f.key: f for f in facts}, sides) for run in list_runs(workspace)],
         "damaged_runs": damaged_runs(workspace),
     }
 
@@ -76,7 +76,7 @@ def _view(view: View, training: list[CaseFacts]) -> dict[str, Any]:
     }
 
 
-def _run(run: Run, facts: dict[str, CaseFacts], sides: dict[str, SplitName]) -> dict[str, Any]:
+def _run(workspace: Workspace, run: Run, facts: dict[str, CaseFacts], sides: dict[str, SplitName]) -> dict[str, Any]:
     gone = [c.key for c in run.data.cases if c.key not in facts or facts[c.key].digest != c.digest]
     metrics = run.last_metrics()
     return {
@@ -89,13 +89,19 @@ def _run(run: Run, facts: dict[str, CaseFacts], sides: dict[str, SplitName]) -> 
         "step": run.config.steps if run.status == "finished" else metrics.get("step", 0),
         "steps": run.config.steps,
         "changed_cases": gone,
-        "leaks": _leaks(run, facts, sides),
+        "leaks": _leaks(workspace, run, facts, sides),
     }
 
 
-def _leaks(run: Run, facts: dict[str, CaseFacts], sides: dict[str, SplitName]) -> list[str]:
-    """Return the cases a run trained on whose scan, equal to the voxel, is validation or test today."""
+def _leaks(workspace: Workspace, run: Run, facts: dict[str, CaseFacts], sides: dict[str, SplitName]) -> list[str]:
+    """Return the cases a run trained on whose scan is validation or test today, or was so in the run."""
     if run.config.fold is not None:
-        sides = decide_sides(list(facts.values()), run.data.settings.split_seed, run.config.fold)
-    held_out = {f.fingerprint for key, f in facts.items() if sides[key] != "train"}
-    return [key for key in run.data.keys("train") if key in facts and facts[key].fingerprint in held_out]
+        sides = decide_sides(workspace, list(facts.values()), run.data.settings.split_seed, run.config.fold)
+    held_out = {key for key in facts if sides[key] != "train"} | {*run.data.keys("val"), *run.data.keys("test")}
+    prints = {facts[key].fingerprint for key in held_out if key in facts}
+    trained = [key for key in run.data.keys("train") if key in facts]
+    twins = load_twins(workspace.path).of({key: f.fingerprint for key, f in facts.items()})
+    for a, b in (twin.cases for twin in twins):
+        prints |= {facts[a].fingerprint} if b in held_out else set()
+        prints |= {facts[b].fingerprint} if a in held_out else set()
+    return [key for key in trained if facts[key].fingerprint in prints]
