@@ -30,6 +30,8 @@ def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
         yield drafts
         for draft, path in zip(drafts, paths, strict=True):
             os.replace(draft, path)  # noqa: PTH105 -- the call whose promise this is
+    except WorkspaceError:  # an OSError itself, which has been told already
+        raise
     except OSError as error:
         raise _not_written(paths[0], error) from error
     finally:
