@@ -22,6 +22,9 @@ def ingest(
     ],
     folder: Annotated[Path, typer.Argument(help="The folder in which the source was unpacked.")],
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Processes; 0: one a core.")] = 0,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Work on a Dask cluster: its scheduler, as tcp://host:8786.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take at most so many new cases.")] = None,
     labels: Annotated[
         str,
@@ -47,8 +50,8 @@ def ingest(
     """
     from abdoseg.errors import NoCasesError
     from abdoseg.readers.layouts import require_source_folder
+    from abdoseg.steps.ingest import dask_pool, worker_pool
     from abdoseg.steps.ingest import ingest as run_ingest
-    from abdoseg.steps.ingest import worker_pool
     from abdoseg.steps.review import flagged_cases
     from abdoseg.store import Workspace
 
@@ -59,7 +62,7 @@ def ingest(
     for one in cards:
         say(f"[bold]{one.id}[/] {escape(one.title)}")
         try:
-            with worker_pool(_processes(jobs, folder)) as pool, progress_bar() as progress:
+            with dask_pool(dask) if dask else worker_pool(_processes(jobs, folder)) as pool, progress_bar() as progress:
                 report = run_ingest(
                     store,
                     one,

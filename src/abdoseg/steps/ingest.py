@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from abdoseg.cards import Card, check_structures
 from abdoseg.case import CaseFacts
-from abdoseg.errors import CardError, CaseError, WorkspaceError
+from abdoseg.errors import CardError, CaseError, ConfigError, WorkspaceError
 from abdoseg.intake import build_case, card_digest
 from abdoseg.progress import SILENT, Progress
 from abdoseg.readers.layouts import CaseFiles, Finding, find_cases
@@ -31,6 +31,9 @@ from abdoseg.side_files import read_listed_slices, read_table, refuse_other_labe
 from abdoseg.slice_rows import ListedSlice
 from abdoseg.store import IngestRecord, Workspace
 from abdoseg.store.arrays import is_case, open_source, write_case
+
+DASK_SECONDS = 10.0
+"""How long to wait for a scheduler to answer."""
 
 
 @dataclass
@@ -185,6 +188,35 @@ def worker_pool(jobs: int) -> Iterator[Executor | None]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def dask_pool(address: str) -> Iterator[Executor]:
+    """Give an executor on the Dask cluster whose scheduler is at ``address``, such as ``tcp://host:8786``.
+
+    Its workers must see the source and the workspace under the same paths, and have the same version installed.
+
+    Raises
+    ------
+    ConfigError
+        If Dask is not installed, or nothing answers at the address.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ConfigError(
+            "--dask needs the package distributed; install abdoseg with the extra: abdoseg[dask]"
+        ) from error
+    try:
+        client = Client(address, timeout=DASK_SECONDS)
+    except (OSError, ValueError, TimeoutError) as error:
+        msg = f"--dask {address}: no scheduler answers there ({type(error).__name__}); check the address"
+        raise ConfigError(msg) from error
+    try:
+        # Cases are not pure functions of their arguments: the file system is in them too.
+        yield client.get_executor(pure=False, retries=0)
+    finally:
+        client.close()
+
+
 def _end_with_parent() -> None:
     """Have this worker killed when its parent dies, lest it go on writing cases that nobody waits for."""
     if sys.platform == "linux":
@@ -232,9 +264,15 @@ def _run(jobs: list[_Job], executor: Executor | None) -> Iterator[tuple[_Job, Ca
     for future in as_completed(futures):
         try:
             outcome = future.result()
-        except BrokenProcessPool:
+        except _lost_worker():
             outcome = "its process was killed, perhaps for memory; run the same command with fewer --jobs"
         yield futures[future], outcome
+
+
+def _lost_worker() -> tuple[type[BaseException], ...]:
+    """Return what says that the process of a case died."""
+    dask = sys.modules.get("distributed")
+    return (BrokenProcessPool, dask.scheduler.KilledWorker) if dask else (BrokenProcessPool,)
 
 
 def _ingest_case(job: _Job) -> CaseFacts | str:
