@@ -103,3 +103,11 @@ def test_large_scans_are_sampled_in_plane():
     array = np.zeros((3000, 2100, 1), dtype=np.int16)
     array[:600] = -1000
     assert decide_modality(array)[0] == "CT"
+
+
+def test_a_dicom_header_decides_and_is_not_overruled():
+    silent = np.full((4, 4, 4), 7)
+    assert decide_modality(silent, None, "MR") == ("MR", "by its DICOM header")
+    assert decide_modality(silent, "mr", "MR")[0] == "MR"
+    with pytest.raises(ConfigError, match="DICOM header says MR; leave --modality out"):
+        decide_modality(silent, "ct", "MR")

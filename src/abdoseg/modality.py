@@ -14,7 +14,9 @@ SAMPLE_VOXELS = 4_000_000
 _ASKED: dict[str, Modality] = {"ct": "CT", "mr": "MR"}
 
 
-def decide_modality(array: NDArray[Any], asked: str | None = None) -> tuple[Modality, str]:
+def decide_modality(
+    array: NDArray[Any], asked: str | None = None, stated: Modality | None = None
+) -> tuple[Modality, str]:
     """Return the modality and a phrase that says how it was decided (``method.md`` 6).
 
     Parameters
@@ -23,15 +25,21 @@ def decide_modality(array: NDArray[Any], asked: str | None = None) -> tuple[Moda
         ``(X, Y, Z)``, the scan's own intensities.
     asked
         ``ct`` or ``mr``, in any case; None to look at the voxels.
+    stated
+        What the scan's DICOM header states.
 
     Raises
     ------
     ConfigError
-        If the option is something else, or is not given and the voxels do not make it plain.
+        If the option is something else or contradicts the header, or is not given and the voxels do not make it plain.
     """
+    if asked is not None and asked.lower() not in _ASKED:
+        raise ConfigError(f"modality '{asked}': unknown; expected ct or mr")
+    if stated is not None:
+        if asked is not None and _ASKED[asked.lower()] != stated:
+            raise ConfigError(f"modality '{asked}': the scan's DICOM header says {stated}; leave --modality out")
+        return stated, "by its DICOM header"
     if asked is not None:
-        if asked.lower() not in _ASKED:
-            raise ConfigError(f"modality '{asked}': unknown; expected ct or mr")
         return _ASKED[asked.lower()], "as asked"
     air = _air_percent(array)
     if air is None:

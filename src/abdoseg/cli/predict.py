@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    scan: Annotated[Path, typer.Argument(help="A scan: NIfTI, NRRD or MetaImage.")],
+    scan: Annotated[Path, typer.Argument(help="A scan: NIfTI, NRRD, MetaImage, or the folder of a DICOM series.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Label map to write, .nii.gz or .nii.")],
     run: Annotated[str | None, typer.Option(help="Run to use; default: the newest finished one.")] = None,
     modality: Annotated[str | None, typer.Option(help="ct or mr; default: decided from the scan, and said.")] = None,

@@ -11,6 +11,7 @@ from pathlib import Path
 from abdoseg.errors import CaseError
 from abdoseg.readers import dicom, hdf5, itk, nifti
 from abdoseg.readers.scan import Scan
+from abdoseg.types import Modality
 
 READERS: dict[str, Callable[[Path], Scan]] = {
     **dict.fromkeys(nifti.SUFFIXES, nifti.read_nifti),
@@ -48,4 +49,9 @@ def read_scan(path: Path, key: str | None = None) -> Scan:
     raise CaseError(f"{path}: unknown format; expected one of {known}, or the folder of a DICOM series")
 
 
-__all__ = ["READERS", "Scan", "read_scan"]
+def stated_modality(path: Path) -> Modality | None:
+    """Return the modality that a scan's own header states; ``None`` for formats that state none."""
+    return dicom.modality_of(path) if path.is_dir() else None
+
+
+__all__ = ["READERS", "Scan", "read_scan", "stated_modality"]

@@ -25,7 +25,7 @@ from abdoseg.kernels.restore import argmax_labels, restore_labels
 from abdoseg.modality import decide_modality, modality_warning
 from abdoseg.model import SegmentationModel
 from abdoseg.progress import SILENT, Progress
-from abdoseg.readers import READERS, Scan, read_scan
+from abdoseg.readers import READERS, Scan, read_scan, stated_modality
 from abdoseg.types import Label, Modality
 
 STAGES = ("read", "harmonise", "network", "restore", "write")
@@ -127,7 +127,7 @@ def predict_file(
         scan = read_scan(scan_path)
     with _naming(scan_path):
         _require_finite(scan.array)
-        decided, reason = decide_modality(scan.array, modality)
+        decided, reason = decide_modality(scan.array, modality, stated_modality(scan_path))
         require_writable(output)
         progress.say(f"{scan_path.name}: {decided}, {reason}")
         label = _segment(model, scan, decided, model.settings(), (clock, progress))
