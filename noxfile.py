@@ -73,9 +73,13 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Write docs/commands.md from the code."""
+    """Write docs/commands.md from the code, and docs/sources/ from the cards."""
     install(session)
     session.run(
         *("python", "-m", "typer", "abdoseg.cli", "utils", "docs"),
         *("--name", "abdoseg", "--title", "Commands", "--output", "docs/commands.md"),
     )
+    pages = (
+        "from pathlib import Path; from abdoseg.source_pages import write_source_pages as w; w(Path('docs/sources'))"
+    )
+    session.run("python", "-c", pages)

@@ -216,7 +216,7 @@ def test_a_damaged_decision_file_is_one_line(workspace, source, abdoseg):
 
 
 def test_the_command(abdoseg, source, tmp_path):
-    assert "1 splits of right and left are in doubt" in abdoseg("ingest", "word", source).err.replace("\n", " ")
+    assert "1 split of right and left in doubt" in abdoseg("ingest", "word", source).err.replace("\n", " ")
     shown = abdoseg("review")
     assert shown.status == 0
     assert "crosses the midline" in " ".join(shown.out.split())

@@ -13,7 +13,7 @@ KIDNEYS, ADRENALS = ("right_kidney", "left_kidney"), ("right_adrenal_gland", "le
     [
         *((s.name, s.name) for s in ABDOMEN.structures),
         *((s.title, s.name) for s in ABDOMEN.structures if "(" not in s.title),
-        *((s.abbreviation, s.name) for s in ABDOMEN.structures),
+        *((s.abbreviation, s.name) for s in ABDOMEN.structures if len(s.abbreviation) > 1),
         *((n, "right_kidney") for n in ("right kidney", "kidney_right", "Right_Kidney", "R. kidney", "kidney-R")),
         *((n, KIDNEYS) for n in ("kidney", "Kidneys", "left and right kidney")),
         *((n, ADRENALS) for n in ("adrenal", "adrenal glands", "adrenal_gland")),

@@ -43,7 +43,7 @@ class Measure(BaseModel):
     mean: float = Field(description="mean intensity: HU within the window (CT), or [0, 1] (MR)")
     gas: float = Field(description="part of its voxels below -200 HU (CT)")
     centre: tuple[float, float, float] = Field(description="mean voxel index, harmonised grid, RAS+")
-    cut: bool = Field(description="touches the border of the scan")
+    cut: bool = Field(description="not all of it: touches the border of the scan, or only some slices are drawn")
 
 
 class CaseFacts(BaseModel):

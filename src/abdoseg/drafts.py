@@ -25,6 +25,9 @@ from abdoseg.structure_names import recognise
 LOOKED_AT = 3
 """Label files opened to see which values there are."""
 
+_WITHIN = re.compile("tumou?r|cancer|lesion|cyst|mass|metasta", re.IGNORECASE)
+"""Names of what lies in an organ."""
+
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 _IMAGE_NAMES = ("ct", "mri", "mr", "image", "imaging", "img", "volume", "scan")
 _LABEL_NAMES = ("label", "labels", "segmentation", "seg", "mask", "gt")
@@ -151,6 +154,11 @@ def _map_values(draft: Draft, names: dict[int, str]) -> None:
             dropped[str(value)] = name
         else:
             labels[str(value)] = target if isinstance(target, str) else list(target)
+    within = [n for n in dropped.values() if _WITHIN.search(n)]
+    if within:
+        draft.missing.append(
+            f"{', '.join(within)}: part of which organ? Other sources draw it as its organ; dropped, it is a hole in it"
+        )
     if dropped:
         told = ", ".join(f"{v} {n}" for v, n in dropped.items())
         draft.unsure.append(f"values {told} are none of our structures by name; they become background")

@@ -119,6 +119,8 @@ def _examined(case: Case, card: Card, known: tuple[str, ...], anatomy: Anatomy) 
     foreground = Foreground.of(case.label, len(anatomy))
     ml = float(np.prod(geometry.spacing_of(case.facts.affine_array))) / 1000
     measures = measure(case.image, hu_scale(case), foreground, ml, anatomy)
+    if case.facts.groups.slices:  # only some slices are drawn: what is seen of a structure is not all of it
+        measures = {name: found.model_copy(update={"cut": True}) for name, found in measures.items()}
     annotated = tuple(anatomy.structure(i).name for i in case.facts.groups.structure_ids)
     odd = oddities(measures, card.modality, Ranges.of(card.expected), annotated)
     update = {"measures": measures, "suspicions": (*known, *odd)}

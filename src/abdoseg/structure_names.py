@@ -41,7 +41,8 @@ def recognise(name: str, anatomy: Anatomy = ABDOMEN) -> Recognised | None:
     Case, underscores, dots and the place of "left" and "right" do not matter: ``kidney_left``, ``Left Kidney``,
     ``L. kidney`` and ``LK`` are one. A name with further words ("liver tumour") is not recognised.
     """
-    abbreviated = next((s.name for s in anatomy.structures if s.abbreviation == name), None)
+    # One letter means nothing in somebody else's file.
+    abbreviated = next((s.name for s in anatomy.structures if len(name) > 1 and s.abbreviation == name), None)
     if abbreviated:
         return abbreviated
     words = re.sub(r"[^a-z0-9]+", " ", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()).split()

@@ -57,6 +57,11 @@ class Commands(TyperGroup):
             raise typer.Exit(0) from error
 
 
+def counted(n: int, what: str) -> str:
+    """Return ``1 case`` or ``3 cases``."""
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
 def say(text: str) -> None:
     """Print a message (not a result)."""
     err.print(text)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from abdoseg.cli._console import Commands, JsonOption, next_step, out, print_json, warn
+from abdoseg.cli._console import Commands, JsonOption, counted, next_step, out, print_json, warn
 
 app = typer.Typer(cls=Commands, help="The registry: what each known source holds.", no_args_is_help=True)
 
@@ -40,7 +40,7 @@ def show(card: Annotated[str, typer.Argument(help="Card, alias or path.")], as_j
         if as_json:
             print_json(one.model_dump(mode="json"))
             continue
-        out.print(f"[bold]{one.id}[/]  {one.title} ({one.modality}, {one.version})")
+        out.print(f"[bold]{one.id}[/]  {one.title} ({one.modality}{f', {one.version}' if one.version else ''})")
         if one.access:
             out.print(f"  get it: {one.access.url}\n          {one.access.how}\n  licence: {one.access.licence}")
         for layout in one.layouts:
@@ -65,7 +65,7 @@ def check(
     failed = False
     for one in load_cards(card):
         check_structures(one)
-        out.print(f"{one.id}: good, {len(one.annotated)} structures, {len(one.layouts)} layouts")
+        out.print(f"{one.id}: good, {len(one.annotated)} structures, {counted(len(one.layouts), 'layout')}")
         if folder is None:
             continue
         finding = find_cases(one, folder)
@@ -109,4 +109,5 @@ def draft(
         warn(f"fill in: {text}")
     target = output or "mine.toml"
     if output is not None:
-        next_step(f"abdoseg cards check {target} {folder}, then abdoseg ingest {target} {folder}")
+        first = f"fill in {target}, then " if proposed.missing else ""
+        next_step(f"{first}abdoseg cards check {target} {folder}, then abdoseg ingest {target} {folder}")

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from abdoseg.cli._console import DEFAULT_WORKSPACE, WorkspaceOption, next_step, out, progress_bar, say, warn
+from abdoseg.cli._console import DEFAULT_WORKSPACE, WorkspaceOption, counted, next_step, out, progress_bar, say, warn
 from abdoseg.cli.review import let_model_decide
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def ingest(
     if flagged and assist:
         let_model_decide(store, flagged, assist)
     elif flagged:
-        say(f"{len(flagged)} splits of right and left are in doubt: abdoseg review shows them")
+        say(f"{counted(len(flagged), 'split')} of right and left in doubt: abdoseg review shows them")
     next_step("abdoseg status, or abdoseg train")
     if failed:
         raise typer.Exit(1)

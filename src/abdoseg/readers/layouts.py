@@ -184,7 +184,8 @@ def _find_layout(card: Card, layout: Layout, folder: Path, paths: list[str], *, 
         elif not own and layout.labels is not None and not unlabelled:
             expected = names["root"] if layout.pair == "root" else "(anywhere) "
             template = layout.labels.replace("{mask}", "*")
-            missing = f"{path}: an image without a label; expected {expected}{_fill_known(template, names)}"
+            wanted = f"{expected}{_fill_known(template, names)}"
+            missing = f"{path}: an image without a label; expected {wanted}, or --unlabelled to take it without"
             finding.faults[_fill(layout.case, names)] = missing
         else:
             _add(finding, layout, folder, (path, names), own)

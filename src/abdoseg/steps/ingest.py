@@ -131,6 +131,9 @@ def ingest(
         finding = dataclasses.replace(finding, faults={c: r for c, r in finding.faults.items() if c in only})
     refuse_other_labels(card, (files.image for files in finding.cases), folder)
     report = IngestReport(card.id, quarantined=dict(finding.faults), skipped=dict(finding.skipped))
+    for case in [c for c in finding.faults if not replace and _is_unlabelled(workspace, f"{card.id}/{c}")]:
+        del report.quarantined[case]  # taken without labels by an earlier ingest
+        report.present.append(case)
     report.warnings.extend(finding.notes)
     for case in [c for c in card.exclude if any(f.case == c for f in finding.cases)]:
         report.quarantined[case] = f"excluded by the card: {card.exclude[case]}"
@@ -222,6 +225,10 @@ def _end_with_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _is_unlabelled(workspace: Workspace, key: str) -> bool:
+    return is_case(workspace.case_folder(key)) and not workspace.read_facts(key).groups.has_annotation
 
 
 def _note(report: IngestReport, case: str, outcome: CaseFacts | str) -> None:
