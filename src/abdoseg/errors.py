@@ -4,9 +4,19 @@ Every message follows one pattern: *where: what was found; what was expected; wh
 prints such an error as one line and exits with status 2; any other exception is a bug and shows a traceback.
 """
 
+import re
+
+
+def one_line(text: str) -> str:
+    """Return a text without line breaks: names quoted from files may hold some."""
+    return re.sub(r"\s*[\r\n\v\f\x85\u2028\u2029]+\s*", " ", text)
+
 
 class AbdosegError(Exception):
-    """Base of all errors that the user, not the programmer, can mend."""
+    """Base of all errors that the user, not the programmer, can mend; its message is one line."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class CardError(AbdosegError, ValueError):
@@ -38,7 +48,7 @@ class UnknownNameError(AbdosegError, KeyError):
 
     def __str__(self) -> str:
         # KeyError would show the repr of its argument, quotes included.
-        return str(self.args[0]) if self.args else ""
+        return one_line(str(self.args[0])) if self.args else ""
 
 
 def unknown_name(kind: str, name: str, known: list[str], hint: str = "") -> UnknownNameError:

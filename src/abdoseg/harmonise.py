@@ -18,6 +18,9 @@ from abdoseg.kernels.resample import Positions, resample_window
 from abdoseg.types import Affine, Modality
 from abdoseg.windows import Windows
 
+LARGEST_INTENSITY = 1e9
+"""MR scanners scale differently, up to some millions."""
+
 MR_LEVELS = 2000
 """Steps between 0 and 1 for MR: finer than the noise of any scanner."""
 
@@ -127,6 +130,14 @@ def _positions(shape: tuple[int, ...], affine: Affine, grid: Grid) -> Positions:
 
 
 def _require_finite(array: NDArray[Any]) -> None:
+    """Raise CaseError unless the intensities can be those of a scan."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int(array.size - np.isfinite(array).sum())
         raise CaseError(f"image: {bad} voxels are NaN or infinite; expected finite intensities, write the scan again")
+    low, high = float(array.min()), float(array.max())
+    if max(-low, high) > LARGEST_INTENSITY:
+        raise CaseError(
+            f"image: intensities of {low:.3g}..{high:.3g} (wrong slope in the header?); write the scan again"
+        )
+    if low == high:
+        raise CaseError(f"image: all voxels are {low:g}; the scan has no contrast")

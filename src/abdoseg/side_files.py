@@ -1,12 +1,13 @@
 """What lies beside the scans of a source: a table of cases, a table of annotated slices, a ``dataset.json``."""
 
-import csv
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from abdoseg.cards import Card, structures_of
+from abdoseg.csv_files import read_csv
 from abdoseg.errors import CardError
 from abdoseg.slice_rows import ListedSlice
 from abdoseg.structure_names import recognise
@@ -37,7 +38,7 @@ def read_table(card: Card, folder: Path) -> dict[str, dict[str, str]] | None:
     found = _find(folder, card.table.path)
     if found is None:
         return None
-    rows = _rows(found, card.table.separator, (card.table.key,))
+    rows = read_csv(found, (card.table.key,), card.table.separator)
     return {row[card.table.key]: row for row in rows}
 
 
@@ -55,12 +56,12 @@ def read_listed_slices(card: Card, folder: Path) -> dict[str, tuple[ListedSlice,
     if found is None:
         raise CardError(f"{folder}: no {card.sparse.table} found, which lists the annotated slices; add it")
     listed: dict[str, list[ListedSlice]] = {}
-    for number, row in enumerate(_rows(found, card.sparse.separator, _LISTED_COLUMNS), start=2):
+    for number, row in enumerate(read_csv(found, _LISTED_COLUMNS, card.sparse.separator), start=2):
         text = row["slice"].strip()
-        if not text.isdigit():
-            raise CardError(f"{found}, line {number}: slice '{text}', expected a whole number")
+        if not re.fullmatch("[0-9]+", text):
+            raise CardError(f"{found}, line {number}: slice '{text[:20]}', expected a whole number")
         names = row.get("structures", "").replace("+", " ").split()
-        listed.setdefault(row["case"], []).append(ListedSlice(row["axis"].strip(), int(text), tuple(names) or None))
+        listed.setdefault(row["case"], []).append(ListedSlice(row["axis"].strip(), int(text[:9]), tuple(names) or None))
     return {case: tuple(slices) for case, slices in listed.items()}
 
 
@@ -120,7 +121,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         facts = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CardError(f"{path}: cannot be read as JSON ({error}); fetch it again") from error
     if not isinstance(facts, dict):
         raise CardError(f"{path}: holds a {type(facts).__name__}, expected an object")
@@ -138,7 +139,7 @@ def labels_of_dataset_json(facts: dict[str, Any]) -> dict[int, str]:
     for key, value in labels.items() if isinstance(labels, dict) else ():
         if isinstance(value, int):
             pairs[value] = str(key)
-        elif str(key).isdigit() and isinstance(value, str):
+        elif re.fullmatch("[0-9]{1,9}", str(key)) and isinstance(value, str):
             pairs[int(key)] = value
     return {value: name for value, name in sorted(pairs.items()) if value != 0}
 
@@ -147,16 +148,3 @@ def _find(folder: Path, name: str) -> Path | None:
     """Return the file of this name that lies least deep below ``folder``."""
     found = sorted(folder.rglob(name), key=lambda path: (len(path.parts), path))
     return next((path for path in found if "__MACOSX" not in path.parts), None)
-
-
-def _rows(path: Path, separator: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter=separator))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CardError(f"{path}: cannot be read as a table ({error})") from error
-    missing = [column for column in columns if rows and column not in rows[0]]
-    if missing:
-        names = ", ".join(str(name) for name in rows[0])
-        raise CardError(f"{path}: columns {names}, expected {' and '.join(missing)} too")
-    return [{k: v or "" for k, v in row.items() if isinstance(k, str)} for row in rows]

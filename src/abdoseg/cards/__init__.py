@@ -17,6 +17,7 @@ from abdoseg.cards.parts import (
     Unlabelled,
     Variant,
     names_in,
+    path_pattern,
 )
 from abdoseg.cards.registry import (
     card_from,
@@ -51,6 +52,7 @@ __all__ = [
     "load_cards",
     "merged_targets",
     "names_in",
+    "path_pattern",
     "registry_folder",
     "structures_of",
     "with_labels",

@@ -59,12 +59,30 @@ class Layout(Part):
             msg = f"layout {self.name}: label and masks; give a label map, or masks (one file a structure), or neither"
             raise ValueError(msg)
         self._check_references()
+        self._check_expressions()
         return self
+
+    def _check_expressions(self) -> None:
+        """Raise ValueError where a group is an expression by itself, but not within a path."""
+        for name, expression in self.groups.items():
+            where = f"layout {self.name}, group {name}: '{expression}' is not a regular expression within the path"
+            try:
+                path_pattern(f"{{{name}}}", self.groups)
+            except re.error as error:
+                raise ValueError(f"{where} ({error})") from error
+        for template in (self.image, self.label, self.masks) if self.pairs is None else ():
+            try:
+                path_pattern(template or "", self.groups)
+            except re.error as error:
+                msg = f"layout {self.name}: its groups make '{template}' not a regular expression ({error})"
+                raise ValueError(msg) from error
 
     def _check_references(self) -> None:
         if self.masks is not None and "{mask}" not in self.masks:
             msg = f"layout {self.name}: masks lacks {{mask}}, the part of the path that names the structure"
             raise ValueError(msg)
+        if not names_in(self.case):
+            raise ValueError(f"layout {self.name}: case has no {{name}}, so all cases would be one")
         for field in ("image", "label", "masks"):
             template = getattr(self, field)
             known = template is None or self.pairs is not None
@@ -81,6 +99,22 @@ class Layout(Part):
     def labels(self) -> str | None:
         """Template of the label map or of the masks."""
         return self.label or self.masks
+
+
+def path_pattern(template: str, groups: dict[str, str]) -> re.Pattern[str]:
+    """Return the expression of a template's paths; its group ``root`` is what stands before them."""
+    seen: set[str] = set()
+
+    def part(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in seen:
+            return f"(?P={name})"
+        seen.add(name)
+        return f"(?P<{name}>{groups[name]})"
+
+    pieces = re.split(r"({\w+})", template)
+    body = "".join(re.sub(r"{(\w+)}", part, p) if p.startswith("{") else re.escape(p) for p in pieces)
+    return re.compile(rf"(?P<root>(?:.*?/)??){body}")  # the shortest root: names may hold folders
 
 
 def names_in(*templates: str | None) -> set[str]:

@@ -1,5 +1,6 @@
 """The registry: cards that ship with the package, and the user's own."""
 
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -97,7 +98,7 @@ def with_labels(card: Card, text: str) -> Card:
     dropped: dict[str, str] = {}
     for item in text.split(","):
         value, separator, name = (part.strip() for part in item.partition("="))
-        if not separator or not value.isdigit():
+        if not separator or not re.fullmatch("[0-9]{1,5}", value):
             raise CardError(f"--labels: '{item.strip()}', expected VALUE=STRUCTURE, as in 1=liver")
         names = [part.strip() for part in name.split("+")]
         if not name:
@@ -147,5 +148,5 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise CardError(f"{path}: no such card file; see `abdoseg cards list`") from error
     except (OSError, UnicodeDecodeError) as error:
         raise CardError(f"{path}: cannot be read ({error})") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers too long and lists too deep are no TOMLDecodeError
         raise CardError(f"{path}: not valid TOML ({error})") from error

@@ -4,7 +4,6 @@ Roots may be nested and several: whatever stands before the part of a path that 
 root, and image, label and masks of one case must share root and names.
 """
 
-import csv
 import os
 import re
 from collections import Counter
@@ -12,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from abdoseg.cards import Card, Layout, names_in
+from abdoseg.cards import Card, Layout, names_in, path_pattern
+from abdoseg.csv_files import read_csv
 from abdoseg.errors import CardError, ConfigError, NoCasesError
 
 _JUNK = re.compile(r"(^|/)(\._|__MACOSX/|\.DS_Store|desktop\.ini|Thumbs\.db)")
@@ -98,7 +98,10 @@ def find_cases(card: Card, folder: Path, *, unlabelled: bool = False) -> Finding
         If no layout of the card fits.
     """
     paths = list_files(folder)
-    findings = [_find_layout(card, layout, folder, paths, unlabelled=unlabelled) for layout in card.layouts]
+    try:
+        findings = [_find_layout(card, layout, folder, paths, unlabelled=unlabelled) for layout in card.layouts]
+    except CardError as error:
+        raise CardError(f"card {card.id}: {error}") from error
     # Labels alone fit many layouts: a layout that finds complete cases comes before one that finds faults.
     for finding in (*(f for f in findings if f.cases), *(f for f in findings if f.faults or f.skipped)):
         return finding
@@ -129,29 +132,32 @@ def list_files(folder: Path) -> list[str]:
         If the folder is missing, not a folder or empty.
     """
     require_source_folder(folder)
-    paths = [
-        (Path(base) / name).relative_to(folder).as_posix()
-        for base, _, names in os.walk(folder, followlinks=True)
-        for name in names
-    ]
+    paths = [(Path(base) / name).relative_to(folder).as_posix() for base, names in _walk(folder) for name in names]
     if not paths:
         raise ConfigError(f"{folder}: the folder is empty; give the folder in which the source was unpacked")
     return sorted(path for path in paths if not _JUNK.search(path))
 
 
-def _template(template: str, groups: dict[str, str]) -> re.Pattern[str]:
-    seen: set[str] = set()
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Give every folder once with its files; links are followed, but not round and round."""
+    seen: set[tuple[int, int]] = set()
+    for base, folders, names in os.walk(folder, followlinks=True):
+        place = os.stat(base)  # noqa: PTH116 -- a walk gives names
+        folders.sort()
+        if (place.st_dev, place.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        yield base, names
 
-    def part(match: re.Match[str]) -> str:
-        name = match[1]
-        if name in seen:
-            return f"(?P={name})"
-        seen.add(name)
-        return f"(?P<{name}>{groups[name]})"
 
-    pieces = re.split(r"({\w+})", template)
-    body = "".join(re.sub(r"{(\w+)}", part, p) if p.startswith("{") else re.escape(p) for p in pieces)
-    return re.compile(rf"(?P<root>(?:.*?/)??){body}")  # the shortest root: names may hold folders
+def _is_plain(case: str) -> bool:
+    """Whether a case id can be a folder of the source's Zarr group, and be printed."""
+    return bool(case) and case.isprintable() and "/" not in case and not case.startswith(".") and case != "zarr.json"
+
+
+def _readable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def _fill(template: str, names: dict[str, str]) -> str:
@@ -159,14 +165,22 @@ def _fill(template: str, names: dict[str, str]) -> str:
 
 
 def _match(template: str, layout: Layout, paths: list[str]) -> dict[str, dict[str, str]]:
-    pattern = _template(template, layout.groups)
+    pattern = path_pattern(template, layout.groups)
     found = ((path, pattern.fullmatch(path)) for path in paths)
     matches = {path: {k: v or "" for k, v in match.groupdict().items()} for path, match in found if match}
     return {path: names for path, names in matches.items() if _in_range(layout, names)}
 
 
 def _in_range(layout: Layout, names: dict[str, str]) -> bool:
-    return all(low <= int(names[group]) <= high for group, (low, high) in layout.ranges.items())
+    for group, (low, high) in layout.ranges.items():
+        if not re.fullmatch("[0-9]{1,18}", names[group]):
+            msg = (
+                f"card, layout {layout.name}: range of {group}, but '{names[group][:20]}' is no number; mend its group"
+            )
+            raise CardError(msg)
+        if not low <= int(names[group]) <= high:
+            return False
+    return True
 
 
 def _find_layout(card: Card, layout: Layout, folder: Path, paths: list[str], *, unlabelled: bool) -> Finding:
@@ -210,13 +224,14 @@ def _find_pairs(layout: Layout, table: str, folder: Path, paths: list[str], *, u
     """Return the cases that a CSV lists, a row a case; its paths start where it lies."""
     finding = Finding(layout.name, [])
     for path in (p for p in paths if p.rpartition("/")[2] == table):
-        for row in _rows_of(folder / path, layout):
+        for row in read_csv(folder / path, names_in(layout.image, layout.label, layout.case, layout.patient)):
             case, here = _fill(layout.case, row), (folder / path).parent
             image, label = here / _fill(layout.image, row), here / _fill(layout.label or "", row)
             has_label = bool(layout.label and row[next(iter(names_in(layout.label)))].strip())
             if not image.exists() or (has_label and not label.is_file()):
                 missing = label if image.exists() else image
-                finding.faults[case] = f"{path}: case {case}: {missing} is not there; mend the table or add the file"
+                reason = f"{path}: case {case}: {missing} is not there; mend the table or add the file"
+                finding.faults[_readable(case)] = _readable(reason)
             elif not has_label and layout.label and not unlabelled:
                 finding.faults[case] = f"{path}: case {case} has no label; --unlabelled takes it without"
             else:
@@ -227,26 +242,14 @@ def _find_pairs(layout: Layout, table: str, folder: Path, paths: list[str], *, u
 
 
 def _add_pair(finding: Finding, layout: Layout, files: CaseFiles) -> None:
-    if "/" in files.case or files.case.startswith(".") or not files.case:
-        finding.faults[files.case] = f"case id '{files.case}', expected a plain name; mend the table's case column"
+    if not _is_plain(files.case):
+        shown = _readable(files.case)
+        finding.faults[shown] = f"case id '{shown}', expected a plain name; mend the table's case column"
     elif any(c.case == files.case for c in finding.cases):
         finding.twice[files.case] = f"case {files.case} is in the table twice; keep one row"
     else:
         patient = _fill(layout.patient, files.names) if layout.patient else files.case
         finding.cases.append(replace(files, patient=patient))
-
-
-def _rows_of(path: Path, layout: Layout) -> list[dict[str, str]]:
-    needed = names_in(layout.image, layout.label, layout.case, layout.patient)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CardError(f"{path}: cannot be read as a table ({error})") from error
-    missing = sorted(needed - set(rows[0])) if rows else []
-    if missing:
-        raise CardError(f"{path}: columns {', '.join(str(c) for c in rows[0])}, expected {', '.join(missing)} too")
-    return [{k: v or "" for k, v in row.items() if isinstance(k, str)} for row in rows]
 
 
 def _folders_of(paths: list[str]) -> list[str]:
@@ -292,8 +295,10 @@ def _add(
 ) -> None:
     path, names = image
     case = _fill(layout.case, names)
-    if "/" in case or case.startswith("."):
-        finding.faults[case] = f"{path}: its case id would be '{case}', expected a plain name; mend the card's case"
+    if not _is_plain(case):
+        shown = _readable(case)
+        reason = f"{_readable(path)}: its case id would be '{shown}', expected a plain name; mend the card's case"
+        finding.faults[shown] = reason
         return
     twin = next((c for c in finding.cases if c.case == case), None)
     if twin:

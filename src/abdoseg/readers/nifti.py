@@ -1,6 +1,8 @@
 """NIfTI-1 and -2 (``.nii``, ``.nii.gz``), single file."""
 
 import gzip
+import io
+import math
 import warnings as python_warnings
 import zlib
 from pathlib import Path
@@ -19,6 +21,8 @@ from abdoseg.readers.scan import Scan, checked_scan
 
 _INFLATE_ERRORS: tuple[Any, ...] = (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.error)
 
+_HEADER_BYTES = 544  # NIfTI-2's, and the four bytes that tell whether extensions follow
+
 SUFFIXES = (".nii.gz", ".nii")
 
 
@@ -34,9 +38,9 @@ def read_nifti(path: Path) -> Scan:
         If the file is damaged, truncated, empty or not a 3-D volume of real numbers.
     """
     try:
-        image: Any = _load(path)
         with python_warnings.catch_warnings():
             python_warnings.simplefilter("ignore")  # NaN in an integer cast is told by the finite check, once
+            image: Any = _load(path)
             array = np.asanyarray(image.dataobj)
     except _INFLATE_ERRORS as error:
         raise CaseError(
@@ -44,7 +48,7 @@ def read_nifti(path: Path) -> Scan:
         ) from error
     except (ImageFileError, WrapStructError) as error:
         raise CaseError(f"{path.name}: not a NIfTI file ({error}); fetch the file again") from error
-    except (OSError, ValueError, HeaderDataError) as error:
+    except (OSError, ValueError, OverflowError, HeaderDataError) as error:
         raise CaseError(f"{path.name}: cannot be read ({_one_line(error)}); fetch the file again") from error
     try:
         return checked_scan(array, np.asarray(image.affine, dtype=np.float64), _header_warnings(image))
@@ -55,11 +59,27 @@ def read_nifti(path: Path) -> Scan:
 def _load(path: Path) -> Any:
     """Return the image; a compressed file is inflated whole, so that its checksum is checked too."""
     if not path.name.lower().endswith(".gz"):
-        return nib.load(path)
+        image = nib.load(path)
+        with path.open("rb") as file:
+            return _checked(path, image, file.read(_HEADER_BYTES), path.stat().st_size)
     raw: bytes = igzip.decompress(path.read_bytes())
-    size = raw[:4]
-    version_2 = 540 in (int.from_bytes(size, "little"), int.from_bytes(size, "big"))
-    return (nib.Nifti2Image if version_2 else nib.Nifti1Image).from_bytes(raw)
+    version_2 = 540 in (int.from_bytes(raw[:4], "little"), int.from_bytes(raw[:4], "big"))
+    image = (nib.Nifti2Image if version_2 else nib.Nifti1Image).from_bytes(raw)
+    return _checked(path, image, raw[:_HEADER_BYTES], len(raw))
+
+
+def _checked(path: Path, image: Any, start: bytes, size: int) -> Any:
+    """Return the image; raise CaseError where its header promises more than the file holds, or states no spacing."""
+    need = int(image.dataobj.offset) + math.prod(image.shape) * image.dataobj.dtype.itemsize
+    if need > size:
+        raise CaseError(f"{path.name}: cut off ({size} bytes, its header promises {need}); fetch the file again")
+    if isinstance(image, nib.Nifti1Pair):
+        # As it is on file: nibabel takes a spacing of 0 for 1 mm without a word.
+        header = type(image.header).from_fileobj(io.BytesIO(start), check=False)
+        sides = header["pixdim"][1:4]
+        if not header["sform_code"] and not (np.isfinite(sides).all() and (sides != 0).all()):
+            raise CaseError(f"{path.name}: header: zero spacing; write the geometry again")
+    return image
 
 
 def _header_warnings(image: Any) -> tuple[str, ...]:

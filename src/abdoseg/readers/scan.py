@@ -3,11 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from abdoseg.errors import CaseError
-from abdoseg.geometry import Grid, checked_affine
+from abdoseg.geometry import Grid, checked_affine, spacing_of
 from abdoseg.types import Affine
+
+SMALLEST_MM, LARGEST_MM = 5.0, 5000.0
+"""A scan whose longest side is outside this range states its spacing in another unit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,5 +56,12 @@ def checked_scan(array: NDArray[Any], affine: Affine, warnings: tuple[str, ...] 
     if array.dtype.kind not in "iufb":
         raise CaseError(f"found voxels of type {array.dtype}, expected real numbers (no colour, no complex)")
     affine, warning = checked_affine(affine)
+    extent = np.array(spacing_of(affine)) * array.shape
+    if extent.max() > LARGEST_MM or extent.max() < SMALLEST_MM:
+        found = " x ".join(f"{mm:.3g}" for mm in extent)
+        limits = f"{SMALLEST_MM:g} to {LARGEST_MM:g} mm"
+        raise CaseError(f"header: the scan spans {found} mm, expected {limits}; wrong unit of the spacing?")
+    if array.dtype.itemsize > 8:
+        raise CaseError(f"found voxels of type {array.dtype} (a huge slope in the header?), expected at most 64 bits")
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
     return Scan(native, affine, (*warnings, *([warning] if warning else [])))

@@ -43,6 +43,8 @@ def write_case(folder: Path, incoming: Path, case: Case, foreground: Foreground)
     CaseError
         If it cannot be written (disk full, no permission); nothing is left behind.
     """
+    if not case.facts.case or case.facts.case == "zarr.json":  # it would take the place of the source's own group
+        raise CaseError(f"case id '{case.facts.case}': cannot be stored; give the case another name")
     building = incoming / f"{case.facts.case}-{secrets.token_hex(4)}"
     try:
         _write_group(building, case, foreground)
