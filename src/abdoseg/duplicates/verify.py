@@ -38,8 +38,9 @@ fine one."""
 SURE = 0.85
 """A placement on the coarse grid that correlates as much is the right one: no other way of turning is tried."""
 
-PEAKS = 3
-"""Shifts tried for each way of turning: a cross-correlation over the whole favours large overlaps."""
+PEAKS = 12
+"""Shifts tried for each way of turning: a cross-correlation over the whole favours large overlaps, and the right one of
+scans that share a third may be far down its list."""
 
 OTHER_WINDOW = 0.1
 """Intensity percentiles that differ by more than this part of the range come from another window."""

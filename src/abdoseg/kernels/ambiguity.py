@@ -158,8 +158,11 @@ def _background(e, word, uniform, background):  # type: ignore[no-untyped-def]
 
 
 @_kernel
-def _log_sum_background(logits, i, word):  # type: ignore[no-untyped-def]
-    """Return the log-sum-exp of one voxel's background classes, exact however small it is beside the others."""
+def _background_exactly(logits, i, word):  # type: ignore[no-untyped-def]
+    """Return the highest of one voxel's background logits, and the log of the sum of exp of them less that.
+
+    Apart, as their sum would round away what tells them from each other beside a logit of 1e4.
+    """
     highest = logits[0, i]
     for c in range(1, logits.shape[0]):
         if (word >> np.uint64(c)) & np.uint64(1):
@@ -168,7 +171,7 @@ def _log_sum_background(logits, i, word):  # type: ignore[no-untyped-def]
     for c in range(logits.shape[0]):
         if (word >> np.uint64(c)) & np.uint64(1):
             total += exp(logits[c, i] - highest)
-    return highest + log(total)
+    return highest, log(total)
 
 
 @_kernel
@@ -179,7 +182,8 @@ def _log_target(logits, v0, word, target, highest, background, log_total, log_q)
         if target[i] != 0:
             log_q[i] = logits[target[i], v0 + i] - highest[i]
         elif background[i] < rows.FAINT:
-            log_q[i] = _log_sum_background(logits, v0 + i, word[i]) - highest[i]
+            best, log_sum = _background_exactly(logits, v0 + i, word[i])
+            log_q[i] = (best - highest[i]) + log_sum
     for i in range(target.size):
         log_q[i] -= log_total[i]
 
@@ -353,7 +357,7 @@ def _add_own(logits, v0, own, background, target, word, gradient):  # type: igno
         if target[i] != 0:
             gradient[target[i], v0 + i] += own[i]
         elif background[i] < rows.FAINT:
-            log_background = _log_sum_background(logits, v0 + i, word[i])
+            best, log_sum = _background_exactly(logits, v0 + i, word[i])
             for c in range(logits.shape[0]):
                 if (word[i] >> np.uint64(c)) & np.uint64(1):
-                    gradient[c, v0 + i] += own[i] * exp(logits[c, v0 + i] - log_background)
+                    gradient[c, v0 + i] += own[i] * exp(logits[c, v0 + i] - best - log_sum)
