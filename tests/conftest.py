@@ -20,20 +20,13 @@ settings.register_profile(
 settings.load_profile("abdoseg")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent.name in ("losses", "networks"):
-            item.add_marker(pytest.mark.usefixtures("one_thread"))
-
-
 @pytest.fixture
-def one_thread():
-    """Inputs are small, and threads that wait for each other on busy cores take ten times longer."""
+def set_threads():
+    """A function that sets PyTorch's number of threads, for this test only."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
+    yield torch.set_num_threads
     torch.set_num_threads(before)
 
 

@@ -67,11 +67,11 @@ def test_one_group_over_several_parts():
     assert_agrees(draw(batch=1, structures=16, groups=1, shape=(40, 41, 43), outside=False))
 
 
-def test_the_number_of_threads_changes_no_bit():
+def test_the_number_of_threads_changes_no_bit(set_threads):
     logits, *rest = draw(batch=2, structures=4, shape=(40, 41, 43)).tensors(torch.float32)
     found = []
     for threads in (1, 3):
-        torch.set_num_threads(threads)
+        set_threads(threads)
         logits.grad = None
         loss = disambiguation_loss(logits, *rest)
         loss.backward()

@@ -157,7 +157,9 @@ def test_the_seed_decides_the_weights_and_state_round_trips(built, name, tmp_pat
 
 @every_network
 def test_bfloat16_autocast(built, name):
-    network, x = built(name), image(32, 32, 16)
+    # Not 32: of two deepest voxels along X, oneDNN's bfloat16 weight gradient of a 3^3 convolution reads memory that
+    # nobody wrote, and now and then is not a number (PyTorch 2.13.0, CPU).
+    network, x = built(name), image(48, 32, 16)
     with torch.no_grad():
         expected = network(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
