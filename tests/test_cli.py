@@ -166,7 +166,7 @@ def test_lists_and_cards(abdoseg):
         (("ingest", "word", "nowhere"), "no such folder"),
         (("ingest", "word", "."), "the folder is empty"),
         (("ingest", "missing.toml", "."), "no such card file"),
-        (("ingest", "word", "full", "-w", "s3://bucket/w"), "not supported yet"),
+        (("ingest", "word", "full", "-w", "nowhere://bucket/w"), "give a local folder or a URL"),
         (("list", "network"), "Did you mean networks"),
         (("cards", "show", "btvc"), "Did you mean btcv"),
         (("phantom", "x", "--sources", "wrod"), "Did you mean word"),

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from abdoseg.errors import RunError, WorkspaceError
 from abdoseg.files import whole_files
+from abdoseg.places import local_copy
 
 _MODEL = "model."
 _OPTIMISER = "optimiser."
@@ -45,7 +46,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         If the file is missing or damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with local_copy(path) as copy, safe_open(copy, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path}: cannot be read ({error}); train again, or choose another run") from error

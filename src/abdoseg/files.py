@@ -2,26 +2,32 @@
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from abdoseg.errors import WorkspaceError
+from abdoseg.places import is_local, reason_of, storage_errors, upload
 
 
 @contextmanager
 def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
     """Give one temporary path for each file to write, and move them into place when the block ends well.
 
-    The temporary files lie in the same folders and end in the same names, so that writers see their suffix.
-    Folders are created. When the block fails, the temporary files are removed and existing files stay as
-    they were.
+    The temporary files are local and end in the same names, so that writers see their suffix: in the same folders,
+    or on their way to an object store. Folders are created. When the block fails, the temporary files are removed and
+    existing files stay as they were.
 
     Raises
     ------
     WorkspaceError
         If a file cannot be written (no permission, disk full, the folder is a file, ...).
     """
+    if not is_local(paths[0]):
+        with _uploaded(*paths) as drafts:
+            yield drafts
+        return
     mark = secrets.token_hex(4)
     drafts = tuple(path.with_name(f".{mark}.{path.name}") for path in paths)
     try:
@@ -38,6 +44,18 @@ def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
         for draft in drafts:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _uploaded(*paths: Path) -> Iterator[tuple[Path, ...]]:
+    with tempfile.TemporaryDirectory(prefix="abdoseg-") as folder:
+        drafts = tuple(Path(folder) / f"{i}.{path.name}" for i, path in enumerate(paths))
+        yield drafts
+        try:
+            for draft, path in zip(drafts, paths, strict=True):
+                upload(draft, path)
+        except storage_errors() as error:
+            raise _not_written(paths[0], error) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,6 +80,8 @@ def require_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise WorkspaceError(f"{path}: is a folder, expected a file name; choose a name inside it")
+    if not is_local(path):
+        return
     probe = path.with_name(f".{secrets.token_hex(4)}.probe")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +91,7 @@ def require_writable(path: Path) -> None:
         raise _not_written(path, error) from error
 
 
-def _not_written(path: Path, error: OSError) -> WorkspaceError:
-    reason = error.strerror or " ".join(str(error).split())
-    return WorkspaceError(f"{path}: cannot be written ({reason}); check space and permissions, or write elsewhere")
+def _not_written(path: Path, error: Exception) -> WorkspaceError:
+    return WorkspaceError(
+        f"{path}: cannot be written ({reason_of(error)}); check space and permissions, or write elsewhere"
+    )

@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from abdoseg.components import Components
 from abdoseg.geometry import to_canonical
 from abdoseg.reviews import SideDecision
 from abdoseg.types import Affine
@@ -31,24 +31,6 @@ MATCH_MM = 10.0
 """A decision on a component holds for the component whose centroid is no further from where it was."""
 
 Side = Literal["right", "left", "crossing"]
-
-
-@dataclass(frozen=True, eq=False)
-class SidedMask:
-    """Result of a split.
-
-    Parameters
-    ----------
-    right, left, unknown
-        bool ``(X, Y, Z)``, disjoint; ``unknown`` holds components that cross the midline, or were decided so.
-    flags
-        Why somebody should look at this case; empty when the split is plain.
-    """
-
-    right: NDArray[np.bool_]
-    left: NDArray[np.bool_]
-    unknown: NDArray[np.bool_]
-    flags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -81,69 +63,75 @@ def body_midline(body: NDArray[np.bool_]) -> float:
     return float(np.average(np.arange(body.shape[0]), weights=per_slice))
 
 
-def find_components(
-    mask: NDArray[np.bool_], midline: float, affine: Affine
-) -> tuple[NDArray[np.int32], list[Component]]:
-    """Return the 26-connected components of ``mask`` and what is known of each.
+def describe(components: Components, midline: float, affine: Affine) -> list[Component]:
+    """Return what is known of each component of a joined organ.
 
     Parameters
     ----------
-    mask
-        bool ``(X, Y, Z)`` in RAS+: the joined organ.
+    components
+        Of a mask ``(X, Y, Z)`` in RAS+: the joined organ.
     midline
         x index of the body's midline.
     affine
         Voxel index to mm of the mask.
 
-    Returns
-    -------
-    numbers, components
-        int32 ``(X, Y, Z)``, 0 outside; component ``i`` has number ``i + 1``.
-
     Notes
     -----
     In RAS+ the first axis points to the patient's right, so larger x is right.
     """
-    numbers = np.zeros(mask.shape, dtype=np.int32)
-    n = ndimage.label(mask, structure=np.ones((3, 3, 3), dtype=bool), output=numbers)
-    sizes = np.bincount(numbers.reshape(-1), minlength=n + 1)[1:]
-    found = []
-    for index, box in enumerate(ndimage.find_objects(numbers), start=1):
-        inside = numbers[box] == index
-        share_right = float(inside[np.arange(box[0].start, box[0].stop) > midline].sum() / sizes[index - 1])
-        large = bool(sizes[index - 1] >= SPECK_FRACTION * sizes.max())
-        crossing = large and min(share_right, 1 - share_right) >= CROSSING_FRACTION
-        side: Side = "crossing" if crossing else "right" if share_right >= 0.5 else "left"
-        centre = [float(at.mean()) + start.start for at, start in zip(np.nonzero(inside), box, strict=True)]
-        x, y, z = (affine @ [*centre, 1.0])[:3]
-        found.append(Component(int(sizes[index - 1]), (float(x), float(y), float(z)), side, large))
-    return numbers, found
+    voxels = components.voxels
+    share_right = components.voxels_of(components.beyond(0, midline)) / voxels
+    centroids = components.centroids @ affine[:3, :3].T + affine[:3, 3]
+    large = voxels >= SPECK_FRACTION * voxels.max(initial=0)
+    crossing = large & (np.minimum(share_right, 1 - share_right) >= CROSSING_FRACTION)
+    sides: list[Side] = ["right" if share >= 0.5 else "left" for share in share_right]
+    return [
+        Component(int(voxels[i]), _point(centroids[i]), "crossing" if crossing[i] else side, bool(large[i]))
+        for i, side in enumerate(sides)
+    ]
+
+
+def _point(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in values)
+    return x, y, z
 
 
 def split_sides(
-    mask: NDArray[np.bool_], midline: float, affine: Affine | None = None, decision: SideDecision | None = None
-) -> SidedMask:
-    """Assign the components of ``mask`` ``(X, Y, Z)`` in RAS+ to the right or the left.
+    mask: NDArray[np.bool_],
+    midline: float,
+    affine: Affine,
+    ids: tuple[int, int, int],
+    label: NDArray[np.uint8],
+    decision: SideDecision | None = None,
+) -> tuple[str, ...]:
+    """Assign the components of ``mask`` to the right or the left; return why somebody should look at it.
 
     Parameters
     ----------
     mask
-        Voxels of the joined organ.
+        bool ``(X, Y, Z)`` in RAS+: voxels of the joined organ.
     midline
         x index of the body's midline.
     affine
-        Voxel index to mm; default: 1 mm.
+        Voxel index to mm.
+    ids
+        Right, left and unknown.
+    label
+        uint8 of the mask's shape: gets the ids where ``mask`` is True. Unknown are components that cross the midline,
+        or were decided so.
     decision
         What somebody decided about this case; default: by position, and crossing components unknown.
     """
-    numbers, components = find_components(mask, midline, np.eye(4) if affine is None else affine)
-    sides = np.array(["", *(_decided(c, decision) for c in components)])
-    of_voxel = sides[numbers]
-    right, left, cut = of_voxel == "right", of_voxel == "left", of_voxel == "cut"
-    if cut.any():
-        beyond = (np.arange(mask.shape[0]) > midline)[:, None, None]
-        right, left = right | (cut & beyond), left | (cut & ~beyond)
-    return SidedMask(right, left, mask & ~right & ~left, _flags(components))
+    components = Components.of(mask)
+    found = describe(components, midline, affine)
+    decided = [_decided(one, decision) for one in found]
+    right, left, unknown = ids
+    here = {"right": right, "left": left, "unknown": unknown, "cut": left}
+    components.write(components.runs, np.array([here[side] for side in decided], dtype=np.uint8), label)
+    if "cut" in decided:
+        beyond = np.array([right if side == "cut" else here[side] for side in decided], dtype=np.uint8)
+        components.write(components.beyond(0, midline), beyond, label)
+    return _flags(found, cut="cut" in decided)
 
 
 def _decided(component: Component, decision: SideDecision | None) -> str:
@@ -162,13 +150,13 @@ def _is_at(component: Component, at_mm: list[float]) -> bool:
     return float(np.linalg.norm(np.subtract(component.centroid_mm, at_mm))) <= MATCH_MM
 
 
-def _flags(components: list[Component]) -> tuple[str, ...]:
+def _flags(components: list[Component], *, cut: bool) -> tuple[str, ...]:
     large = [c for c in components if c.large]
     if not large:
         return ()
     flags = []
     if any(c.side == "crossing" for c in large):
-        flags.append("a component crosses the midline and was left unknown")
+        flags.append(f"a component crosses the midline and was {'cut there' if cut else 'left unknown'}")
     elif len(large) == 1:
         flags.append("there is one component only")
     sizes = {side: sum(c.voxels for c in components if c.side == side) for side in ("right", "left")}
@@ -216,7 +204,5 @@ def split_in_place(
     canonical_mask, canonical_affine = to_canonical(joined, affine)
     canonical_body, _ = to_canonical(body, affine)
     canonical_label, _ = to_canonical(label, affine)  # a view: writing to it writes to label
-    sided = split_sides(canonical_mask, body_midline(canonical_body), canonical_affine, decision)
-    for mask, value in zip((sided.right, sided.left, sided.unknown), ids, strict=True):
-        canonical_label[mask] = value
-    return sided.flags
+    midline = body_midline(canonical_body)
+    return split_sides(canonical_mask, midline, canonical_affine, ids, canonical_label, decision)

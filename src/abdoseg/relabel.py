@@ -291,7 +291,9 @@ def _split_merged(
         ids = (anatomy.id_of(right), anatomy.id_of(left), UNKNOWN_LABEL)
         pair = pair_name(right, left)
         decision = rules.decisions.get(pair)
-        flags = split_in_place(label, joined, body_mask(image, rules.card.modality), image.affine, ids, decision)
+        body = body_mask(image, rules.card.modality)
+        by_card = SideDecision(action="cut", by="card") if rules.card.split_crossing == "cut" else None
+        flags = split_in_place(label, joined, body, image.affine, ids, decision or by_card)
         told = (decision.action, decision.by) if decision else None
         splits.append(SideSplit(pair=pair, values=tuple(values), flags=flags, decided=told))
     return tuple(splits)

@@ -88,7 +88,6 @@ def load_reviews(workspace: Path, source: str) -> Reviews:
 def save_reviews(workspace: Path, source: str, reviews: Reviews) -> None:
     """Write the decisions on a source's cases."""
     path = reviews_file(workspace, source)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(reviews.model_dump(mode="json"), indent=1) + "\n")
 
 

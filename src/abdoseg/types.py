@@ -17,6 +17,9 @@ Affine = NDArray[np.float64]
 Modality = Literal["CT", "MR"]
 """What the scanner measured."""
 
+Crossing = Literal["unknown", "cut"]
+"""What becomes of a joined organ that crosses the midline: its side stays unknown, or it is cut at the midline."""
+
 SplitName = Literal["train", "val", "test"]
 """The side of the split a case is on."""
 

@@ -22,7 +22,7 @@ from abdoseg.cards.parts import (
     Variant,
     require_expression,
 )
-from abdoseg.types import Modality
+from abdoseg.types import Crossing, Modality
 
 
 class Card(Part):
@@ -42,6 +42,9 @@ class Card(Part):
     masks: dict[str, str] = Field(default={}, description="mask file -> structure, a later one wins")
     unlabelled_source: bool = Field(default=False, description="no scan of this source has labels")
     labels_by_user: bool = Field(default=False, description="the user states the label map, as no public one exists")
+    split_crossing: Crossing = Field(
+        default="unknown", description="of a joined organ, what becomes of a part that crosses the body's midline"
+    )
     truncated: tuple[str, ...] = Field(
         default=(), description="structures drawn over a limited z range; unknown above and below it"
     )

@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from typer.core import TyperGroup
 
-from abdoseg.errors import AbdosegError
+from abdoseg.errors import AbdosegError, one_line
+from abdoseg.places import client_errors
 
 out = Console(highlight=False, soft_wrap=False)
 """Results."""
@@ -26,7 +27,11 @@ err = Console(stderr=True, highlight=False)
 WorkspaceOption = Annotated[
     Path,
     typer.Option(
-        "--workspace", "-w", envvar="ABDOSEG_WORKSPACE", help="The workspace folder.", rich_help_panel="Common"
+        "--workspace",
+        "-w",
+        envvar="ABDOSEG_WORKSPACE",
+        help="The workspace: a folder, or s3://BUCKET/FOLDER.",
+        rich_help_panel="Common",
     ),
 ]
 
@@ -51,6 +56,9 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as error:
             err.print("stopped; type the same command to go on")
             raise typer.Exit(130) from error
+        except client_errors() as error:
+            err.print(f"[bold red]error:[/] the object store: {escape(one_line(str(error)))}", soft_wrap=True)
+            raise typer.Exit(2) from error
         except BrokenPipeError as error:
             # The reader of a pipe went away (`... | head`); Python would complain again when it flushes.
             sys.stdout = None

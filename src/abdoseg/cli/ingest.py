@@ -9,10 +9,12 @@ from rich.table import Table
 
 from abdoseg.cli._console import DEFAULT_WORKSPACE, WorkspaceOption, counted, next_step, out, progress_bar, say, warn
 from abdoseg.cli.review import let_model_decide
+from abdoseg.types import Crossing
 
 if TYPE_CHECKING:
     from abdoseg.cards import Card
     from abdoseg.steps.ingest import IngestReport
+    from abdoseg.store import Workspace
 
 
 def ingest(
@@ -37,6 +39,12 @@ def ingest(
         bool,
         typer.Option("--unlabelled", help="Take scans without labels, too; only the entropy term learns from them."),
     ] = False,
+    split_crossing: Annotated[
+        Crossing | None,
+        typer.Option(
+            help="A joined organ that crosses the midline: leave its side unknown (default), or cut it there."
+        ),
+    ] = None,
     assist: Annotated[
         str | None, typer.Option(metavar="RUN", help="Let this trained run decide doubtful splits of right and left.")
     ] = None,
@@ -52,10 +60,11 @@ def ingest(
     from abdoseg.readers.layouts import require_source_folder
     from abdoseg.steps.ingest import dask_pool, worker_pool
     from abdoseg.steps.ingest import ingest as run_ingest
-    from abdoseg.steps.review import flagged_cases
     from abdoseg.store import Workspace
 
     cards = _cards(card, folder, labels, modality)
+    changes = {"split_crossing": split_crossing} if split_crossing else {}
+    cards = [one.model_copy(update=changes) for one in cards]
     require_source_folder(folder)
     store = Workspace.create(workspace)
     failed, strangers = False, []
@@ -82,14 +91,22 @@ def ingest(
         raise strangers[0]
     for stranger in strangers:
         warn(str(stranger))
-    flagged = [f for one in cards if one.id in store.sources() for f in flagged_cases(store, one.id)]
-    if flagged and assist:
-        let_model_decide(store, flagged, assist)
-    elif flagged:
-        say(f"{counted(len(flagged), 'split')} of right and left in doubt: abdoseg review shows them")
+    _settle_sides(store, cards, assist)
     next_step("abdoseg status, or abdoseg train")
     if failed:
         raise typer.Exit(1)
+
+
+def _settle_sides(workspace: "Workspace", cards: "list[Card]", assist: str | None) -> None:
+    """Let a run decide the doubtful splits of right and left, or say that there are some."""
+    from abdoseg.steps.review import flagged_cases
+
+    sources = workspace.sources()
+    flagged = [f for one in cards if one.id in sources for f in flagged_cases(workspace, one.id)]
+    if flagged and assist:
+        let_model_decide(workspace, flagged, assist)
+    elif flagged:
+        say(f"{counted(len(flagged), 'split')} of right and left in doubt: abdoseg review shows them")
 
 
 def _cards(name: str, folder: Path, labels: str, modality: str | None) -> "list[Card]":

@@ -18,6 +18,7 @@ from abdoseg.errors import ConfigError
 from abdoseg.exporters.nifti import write_label_map
 from abdoseg.metrics import DEFAULTS, EvalSettings, Score
 from abdoseg.model import SegmentationModel
+from abdoseg.places import local_copy
 from abdoseg.progress import SILENT, Progress
 from abdoseg.readers import read_scan
 from abdoseg.runs import Run, read_frozen
@@ -115,7 +116,8 @@ class _Predictor:
         # The digest in the name keeps a prediction from outliving the voxels it was made of.
         path = self.folder / facts.source / f"{facts.case}.{facts.digest[:8]}.nii.gz"
         if path.is_file():
-            found: NDArray[np.uint8] = read_scan(path).array.astype(np.uint8)
+            with local_copy(path) as copy:
+                found: NDArray[np.uint8] = read_scan(copy).array.astype(np.uint8)
             return found, case.label
         prediction = segment_case(self.model, case)
         write_label_map(prediction, facts.affine_array, path, self.model.anatomy)

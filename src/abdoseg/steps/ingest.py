@@ -7,7 +7,6 @@ go on.
 
 import ctypes
 import dataclasses
-import shutil
 import signal
 import sys
 from collections.abc import Collection, Iterator
@@ -18,12 +17,13 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from abdoseg.cards import Card, check_structures
 from abdoseg.case import CaseFacts
 from abdoseg.errors import CardError, CaseError, ConfigError, WorkspaceError
 from abdoseg.intake import build_case, card_digest
+from abdoseg.places import locked, make_folder, reason_of, remove_tree, storage_errors
 from abdoseg.progress import SILENT, Progress
 from abdoseg.readers.layouts import CaseFiles, Finding, find_cases
 from abdoseg.reviews import SideDecision, load_reviews
@@ -313,17 +313,17 @@ def _check_whole(card: Card, finding: Finding, report: IngestReport) -> None:
 def _locked(workspace: Workspace, source: str) -> Iterator[None]:
     """Hold the source's lock, clean up what a killed ingest of it left behind, and make its Zarr group."""
     try:
-        (workspace.path / "sources").mkdir(parents=True, exist_ok=True)
-        with FileLock(workspace.path / "sources" / f".{source}.lock", timeout=0):
-            shutil.rmtree(workspace.incoming / source, ignore_errors=True)
-            (workspace.incoming / source).mkdir(parents=True)
+        make_folder(workspace.path / "sources")
+        with locked(workspace.path / "sources" / f".{source}.lock"):
+            remove_tree(workspace.incoming / source)
+            make_folder(workspace.incoming / source)
             open_source(workspace.source_folder(source), {"abdoseg_source": source})
             yield
-            shutil.rmtree(workspace.incoming / source, ignore_errors=True)
+            remove_tree(workspace.incoming / source)
     except WorkspaceError:
         raise
     except Timeout as error:
         raise WorkspaceError(f"{source}: another ingest of this source is running; wait for it to end") from error
-    except OSError as error:
-        msg = f"{workspace.path}: cannot be written ({error.strerror}); check space, permissions or --workspace"
+    except storage_errors() as error:
+        msg = f"{workspace.path}: cannot be written ({reason_of(error)}); check space, permissions or --workspace"
         raise WorkspaceError(msg) from error

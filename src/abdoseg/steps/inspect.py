@@ -125,7 +125,6 @@ def _draw(workspace: Workspace, cases: Sequence[CaseFacts], folder: Path, progre
     for facts in cases:
         case = workspace.read_case(facts.key)
         name = f"{facts.case}.png"
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)
         panel = Panel(facts.case, case.intensity(), {"labels": case.label})
         save_overlays(folder / "pictures" / name, [panel], workspace.anatomy, tuple(PLANES))
         names[facts.case] = f"pictures/{name}"

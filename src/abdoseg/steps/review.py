@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from abdoseg.anatomy import Anatomy, Structure
 from abdoseg.cards import card_from
 from abdoseg.case import Case, SideSplit
+from abdoseg.components import Components
 from abdoseg.errors import AbdosegError, UnknownNameError, WorkspaceError, unknown_name
-from abdoseg.laterality import Component, find_components
+from abdoseg.laterality import Component, describe
 from abdoseg.model import SegmentationModel
 from abdoseg.pictures import Panel, save_overlays
 from abdoseg.progress import SILENT, Progress
@@ -104,7 +105,6 @@ def draw_flagged(workspace: Workspace, flagged: Flagged, path: Path) -> Path:
     label = np.zeros_like(case.label)
     for index, value in enumerate((*_ids(workspace.anatomy, right, left), UNKNOWN_LABEL), start=1):
         label[case.label == value] = index
-    path.parent.mkdir(parents=True, exist_ok=True)
     panel = Panel(flagged.key, case.intensity(), {"right / left": label})
     save_overlays(path, [panel], Anatomy((*shown.structures, unknown)))
     return path
@@ -166,9 +166,12 @@ def _sides_by_model(case: Case, model: SegmentationModel, anatomy: Anatomy, spli
     except UnknownNameError:
         return None
     joined = np.isin(case.label, (*_ids(anatomy, right, left), UNKNOWN_LABEL))
-    numbers, components = find_components(joined, 0.0, case.facts.affine_array)
+    components = Components.of(joined)
     guess = segment_case(model, case)
-    sides = [_side_of(guess[numbers == i], guess_ids, c) for i, c in enumerate(components, start=1) if c.large]
+    numbers = np.zeros(joined.shape, dtype=np.int64)
+    components.write(components.runs, np.arange(1, len(components.voxels) + 1), numbers)
+    found = describe(components, 0.0, case.facts.affine_array)
+    sides = [_side_of(guess[numbers == i], guess_ids, c) for i, c in enumerate(found, start=1) if c.large]
     known = tuple(side for side in sides if side is not None)
     return SideDecision(action="components", by=f"run {model.name}", sides=known) if known else None
 

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from torch import Tensor, nn
 
 from abdoseg.annotation import Annotation
@@ -30,6 +30,7 @@ from abdoseg.methods import METHODS
 from abdoseg.methods.parts import LossFunction, LossParts, LossSettings, TorchBatch
 from abdoseg.networks import build_network
 from abdoseg.patches import Batch, PatchSettings, PatchStream, collate, find_candidates
+from abdoseg.places import append_text, locked, reason_of, storage_errors
 from abdoseg.progress import SILENT, Progress
 from abdoseg.runs import Run, read_frozen, read_metrics, start_run
 from abdoseg.store import Workspace
@@ -111,7 +112,7 @@ def train(
 def _alone(run: Run) -> Iterator[None]:
     """Refuse to train a run that another process is training."""
     try:
-        with FileLock(run.folder / ".lock", timeout=0):
+        with locked(run.folder / ".lock"):
             yield
     except Timeout as error:
         raise RunError(f"run {run.name}: another process is training it; wait for it, or choose --name") from error
@@ -313,10 +314,9 @@ class _Log:
         means = {key: total / self.count for key, total in self.sums.items()}
         pace = {"seconds_per_step": (now - self.since) / self.count}
         try:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, "learning_rate": learning_rate, **means, **pace}) + "\n")
-        except OSError as error:
-            raise WorkspaceError(f"{self.file}: cannot be written ({error.strerror}); check the disk") from error
+            append_text(self.file, json.dumps({"step": step, "learning_rate": learning_rate, **means, **pace}) + "\n")
+        except storage_errors() as error:
+            raise WorkspaceError(f"{self.file}: cannot be written ({reason_of(error)}); check the disk") from error
         self.sums.clear()
         self.count, self.since = 0, now
 

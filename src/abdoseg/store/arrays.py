@@ -5,8 +5,9 @@ can open it.
 """
 
 import errno
+import json
 import secrets
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from zarr.codecs import BloscCodec
 
 from abdoseg.case import Case, CaseFacts, Foreground
 from abdoseg.errors import CaseError, WorkspaceError
+from abdoseg.places import is_local, read_texts, reason_of, remove_tree, storage_errors
 
 FORMAT_VERSION = 1
 """Version of the case layout; written into every case, raised when a reader of the old one would misread."""
@@ -28,6 +30,9 @@ ARRAYS = ("image", "label", "foreground")
 
 def write_case(folder: Path, incoming: Path, case: Case, foreground: Foreground) -> None:
     """Write a case so that it appears under ``folder`` whole or not at all.
+
+    On disk it is built elsewhere and moved. An object store cannot move: there the group's own ``zarr.json``, without
+    which nobody takes the folder for a case, is the last to be written and the first to be removed.
 
     Parameters
     ----------
@@ -45,6 +50,19 @@ def write_case(folder: Path, incoming: Path, case: Case, foreground: Foreground)
     """
     if not case.facts.case or case.facts.case == "zarr.json":  # it would take the place of the source's own group
         raise CaseError(f"case id '{case.facts.case}': cannot be stored; give the case another name")
+    try:
+        if is_local(folder):
+            _write_and_move(folder, incoming, case, foreground)
+        else:
+            remove_case(folder, incoming)
+            _write_group(folder, case, foreground)
+    except storage_errors() as error:
+        raise CaseError(
+            f"{folder}: cannot be written ({reason_of(error)}); free space or check the permissions"
+        ) from error
+
+
+def _write_and_move(folder: Path, incoming: Path, case: Case, foreground: Foreground) -> None:
     building = incoming / f"{case.facts.case}-{secrets.token_hex(4)}"
     try:
         _write_group(building, case, foreground)
@@ -52,25 +70,33 @@ def write_case(folder: Path, incoming: Path, case: Case, foreground: Foreground)
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_case(folder, incoming)
         building.rename(folder)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CaseError(f"{folder}: cannot be written ({reason}); free space or check the permissions") from error
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        remove_tree(building)
 
 
 def remove_case(folder: Path, incoming: Path) -> None:
-    """Take a case away in one move, so that a kill leaves either all of it or nothing; no case is no error."""
-    if folder.exists():
+    """Take a case away in one step, so that a kill leaves either all of it or nothing; no case is no error."""
+    if not is_local(folder):
+        (folder / "zarr.json").unlink(missing_ok=True)
+        remove_tree(folder)
+    elif folder.exists():
         incoming.mkdir(parents=True, exist_ok=True)
         trash = incoming / f"{folder.name}-{secrets.token_hex(4)}"
         folder.rename(trash)
-        shutil.rmtree(trash, ignore_errors=True)
+        remove_tree(trash)
 
 
 def open_source(folder: Path, facts: dict[str, str]) -> None:
     """Make the Zarr group that holds a source's cases, unless it is there."""
-    zarr.open_group(folder, mode="a", zarr_format=3, attributes=dict(facts))
+    zarr.open_group(_store(folder), mode="a", zarr_format=3, attributes=dict(facts))
+
+
+def _store(folder: Path) -> Any:
+    """Return what Zarr reads and writes a folder through."""
+    if is_local(folder):
+        return folder
+    options: Any = folder.storage_options  # type: ignore[attr-defined]
+    return zarr.storage.FsspecStore.from_url(str(folder), storage_options=dict(options))
 
 
 def _require_whole(building: Path) -> None:
@@ -84,33 +110,46 @@ def _require_whole(building: Path) -> None:
 def _write_group(path: Path, case: Case, foreground: Foreground) -> None:
     facts = case.facts.model_dump(mode="json")
     attributes = {"abdoseg_format": FORMAT_VERSION, "facts": facts, "foreground_start": foreground.start.tolist()}
-    group = zarr.create_group(store=path, attributes=attributes, zarr_format=3)
-    _write_array(group, "image", case.image)
-    _write_array(group, "label", case.label)
-    _write_array(group, "foreground", foreground.index)
+    # Each array by its own path: under a group's, Zarr would make the group first, and with it the case.
+    _write_array(path / "image", case.image)
+    _write_array(path / "label", case.label)
+    _write_array(path / "foreground", foreground.index)
+    zarr.create_group(store=_store(path), attributes=attributes, zarr_format=3)
 
 
-def _write_array(group: zarr.Group, name: str, data: NDArray[Any]) -> None:
+def _write_array(path: Path, data: NDArray[Any]) -> None:
     # An empty list of voxels is an array of length 0, which Zarr cannot shard; one unused entry stands for it.
     stored = data if data.size else np.zeros(1, dtype=data.dtype)
     chunks = (CHUNK,) * 3 if stored.ndim == 3 else (min(65536, stored.size),)
     shards = tuple(-(-n // c) * c for n, c in zip(stored.shape, chunks, strict=True))
     codec = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
-    array = group.create_array(
-        name, shape=stored.shape, dtype=stored.dtype, chunks=chunks, shards=shards, compressors=codec, fill_value=0
+    zarr.create_array(
+        _store(path), data=stored, chunks=chunks, shards=shards, compressors=codec, fill_value=0, zarr_format=3
     )
-    array[...] = stored
 
 
-def read_facts(folder: Path) -> CaseFacts:
-    """Return the facts of the case stored under ``folder``, without its voxels."""
-    return _facts(folder, _open(folder))
+def read_facts(folders: Sequence[Path]) -> list[CaseFacts]:
+    """Return the facts of the cases stored under ``folders``, without their voxels."""
+    try:
+        texts = read_texts([folder / "zarr.json" for folder in folders])
+    except storage_errors() as error:
+        names = folders[0] if len(folders) == 1 else f"{folders[0]} and {len(folders) - 1} more"
+        raise WorkspaceError(f"{names}: not a stored case ({error}); ingest it again") from error
+    return [_facts_in(folder, text) for folder, text in zip(folders, texts, strict=True)]
+
+
+def _facts_in(folder: Path, text: str) -> CaseFacts:
+    try:
+        attributes = json.loads(text)["attributes"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise WorkspaceError(f"{folder}: not a stored case ({error!r}); ingest it again") from error
+    return _facts(folder, attributes)
 
 
 def read_case(folder: Path) -> Case:
     """Return the case stored under ``folder``."""
     group = _open(folder)
-    return Case(_facts(folder, group), _array(group, "image"), _array(group, "label"))
+    return Case(_facts(folder, dict(group.attrs)), _array(group, "image"), _array(group, "label"))
 
 
 def read_foreground(folder: Path) -> Foreground:
@@ -122,7 +161,12 @@ def read_foreground(folder: Path) -> Foreground:
 
 def is_case(folder: Path) -> bool:
     """Whether a case stands under ``folder``."""
-    return (folder / "zarr.json").is_file() and not folder.name.startswith(".")
+    return may_be_case(folder) and (folder / "zarr.json").is_file()
+
+
+def may_be_case(folder: Path) -> bool:
+    """Whether a folder with this name may be a case's: names with a dot in front are other programs'."""
+    return not folder.name.startswith(".")
 
 
 def _array(group: zarr.Group, name: str) -> NDArray[Any]:
@@ -134,17 +178,17 @@ def _array(group: zarr.Group, name: str) -> NDArray[Any]:
 
 def _open(folder: Path) -> zarr.Group:
     try:
-        return zarr.open_group(folder, mode="r", zarr_format=3)
-    except (FileNotFoundError, ValueError, KeyError) as error:
+        return zarr.open_group(_store(folder), mode="r", zarr_format=3)
+    except storage_errors(ValueError, KeyError) as error:
         raise WorkspaceError(f"{folder}: not a stored case ({error}); ingest it again") from error
 
 
-def _facts(folder: Path, group: zarr.Group) -> CaseFacts:
-    version = group.attrs.get("abdoseg_format")
+def _facts(folder: Path, attributes: dict[str, Any]) -> CaseFacts:
+    version = attributes.get("abdoseg_format")
     if version != FORMAT_VERSION:
         msg = (
             f"{folder}: case format {version}, expected {FORMAT_VERSION}; "
             "use the abdoseg that wrote it, or ingest the source again into a new workspace"
         )
         raise WorkspaceError(msg)
-    return CaseFacts.model_validate(group.attrs["facts"])
+    return CaseFacts.model_validate(attributes["facts"])

@@ -6,8 +6,6 @@ training run.
 """
 
 import hashlib
-import re
-import shutil
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +18,7 @@ from abdoseg.anatomy import ABDOMEN, Anatomy
 from abdoseg.case import Case, CaseFacts, Foreground
 from abdoseg.errors import ConfigError, WorkspaceError, unknown_name
 from abdoseg.files import write_text
+from abdoseg.places import make_folder, open_place, remove_tree, require_reachable
 from abdoseg.store import arrays
 from abdoseg.views import FULL_VIEW, View
 from abdoseg.windows import Windows
@@ -80,7 +79,8 @@ class Workspace:
         WorkspaceError
             If there is none, or its format is another one.
         """
-        path = _local(path)
+        path = open_place(path)
+        require_reachable(path)
         file = path / SETTINGS_FILE
         if not file.is_file():
             msg = f"{path}: no workspace here; `abdoseg ingest CARD FOLDER` makes one, or choose one with --workspace"
@@ -98,7 +98,8 @@ class Workspace:
         ConfigError
             If a workspace with other settings stands there.
         """
-        path = _local(path)
+        path = open_place(path)
+        require_reachable(path)
         if (path / SETTINGS_FILE).is_file():
             workspace = cls.open(path)
             if settings is not None and settings != workspace.settings:
@@ -107,7 +108,7 @@ class Workspace:
         settings = settings or Settings()
         try:
             for name in ("sources", "views", "runs"):
-                (path / name).mkdir(parents=True, exist_ok=True)
+                make_folder(path / name)
             write_text(path / SETTINGS_FILE, tomli_w.dumps(settings.model_dump(mode="json")))
         except WorkspaceError:
             raise
@@ -141,8 +142,11 @@ class Workspace:
 
     def sources(self) -> list[str]:
         """Ids of the sources that hold at least one case."""
-        folders = sorted((self.path / "sources").glob("*.zarr"))
-        return [f.name.removesuffix(".zarr") for f in folders if any(arrays.is_case(c) for c in f.iterdir())]
+        return sorted({folder.parent.name.removesuffix(".zarr") for folder in self._case_folders()})
+
+    def _case_folders(self) -> list[Path]:
+        files = (self.path / "sources").glob("*.zarr/*/zarr.json")
+        return sorted((file.parent for file in files if arrays.may_be_case(file.parent)), key=str)
 
     def case_keys(self, sources: Iterable[str] | None = None) -> list[str]:
         """Keys ``source/case`` of all cases, sorted.
@@ -152,13 +156,17 @@ class Workspace:
         UnknownNameError
             If a named source is not in the workspace.
         """
-        known = self.sources()
-        chosen = known if sources is None else list(sources)
+        by_source: dict[str, list[str]] = {}
+        for folder in self._case_folders():
+            source = folder.parent.name.removesuffix(".zarr")
+            by_source.setdefault(source, []).append(f"{source}/{folder.name}")
+        chosen = list(by_source) if sources is None else list(sources)
         for source in chosen:
-            if source not in known:
-                raise unknown_name("source", source, known, "`abdoseg status` shows what the workspace holds.")
-        folders = [c for s in chosen for c in sorted(self.source_folder(s).iterdir()) if c.is_dir()]
-        return [f"{c.parent.name.removesuffix('.zarr')}/{c.name}" for c in folders if arrays.is_case(c)]
+            if source not in by_source:
+                raise unknown_name(
+                    "source", source, list(by_source), "`abdoseg status` shows what the workspace holds."
+                )
+        return [key for source in chosen for key in by_source[source]]
 
     def facts(self, sources: Iterable[str] | None = None) -> list[CaseFacts]:
         """Return the facts of all cases of ``sources`` (default: all), sorted by key.
@@ -168,7 +176,7 @@ class Workspace:
         WorkspaceError
             If the settings were changed under a stored case: its grid or its label ids would be misread.
         """
-        found = [self.read_facts(key) for key in self.case_keys(sources)]
+        found = arrays.read_facts([self.case_folder(key) for key in self.case_keys(sources)])
         for facts in found:
             if facts.settings_digest != self.settings.digest():
                 msg = (
@@ -180,7 +188,7 @@ class Workspace:
 
     def read_facts(self, key: str) -> CaseFacts:
         """Facts of one case, without its voxels."""
-        return arrays.read_facts(self.case_folder(key))
+        return arrays.read_facts([self.case_folder(key)])[0]
 
     def read_case(self, key: str) -> Case:
         """One case with its voxels."""
@@ -194,7 +202,7 @@ class Workspace:
         """Remove one case, or a whole source with its record; return the keys removed."""
         if case is None and source not in self.sources() and source in self.records():
             self._record_file(source).unlink()  # nothing of it could be taken: only the reasons are there
-            shutil.rmtree(self.source_folder(source), ignore_errors=True)
+            remove_tree(self.source_folder(source))
             return []
         keys = [k for k in self.case_keys([source]) if case is None or k == f"{source}/{case}"]
         if not keys:
@@ -203,7 +211,7 @@ class Workspace:
         for key in keys:
             arrays.remove_case(self.case_folder(key), self.incoming)
         if case is None:
-            shutil.rmtree(self.source_folder(source), ignore_errors=True)
+            remove_tree(self.source_folder(source))
             self._record_file(source).unlink(missing_ok=True)
         return keys
 
@@ -259,13 +267,6 @@ class Workspace:
         """Make a view, or ``"full"``, the active one."""
         self.view(name)
         write_text(self.path / "views" / "ACTIVE", name + "\n")
-
-
-def _local(path: Path | str) -> Path:
-    # pathlib makes s3:/x of s3://x; one letter before the colon is a drive.
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
-        raise ConfigError(f"{path}: workspaces on object storage are not supported yet; give a local folder")
-    return Path(path)
 
 
 def _read_model(model: type[T], file: Path) -> T:

@@ -1,0 +1,96 @@
+"""The connected components of a mask: how large, where, and writing them elsewhere."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abdoseg.kernels.components import Runs, find_runs, write_runs
+
+
+class _MemoryOrder(NamedTuple):
+    """How to view an array so that its last axis is the one whose voxels are neighbours in memory."""
+
+    axes: tuple[int, int, int]
+    steps: tuple[slice, slice, slice]
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> "_MemoryOrder":
+        axes = sorted(range(3), key=lambda axis: -abs(array.strides[axis]))
+        steps = [slice(None, None, -1 if array.strides[axis] < 0 else 1) for axis in axes]
+        return cls((axes[0], axes[1], axes[2]), (steps[0], steps[1], steps[2]))
+
+    def view(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return the view; a copy never."""
+        return array.transpose(self.axes)[self.steps]
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """The 26-connected components of a mask ``(X, Y, Z)``, numbered 0, 1, ...
+
+    Parameters
+    ----------
+    shape
+        The mask's.
+    runs
+        Its runs along the axis whose voxels are neighbours in memory.
+    """
+
+    shape: tuple[int, int, int]
+    runs: Runs
+    _order: _MemoryOrder
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_]) -> "Components":
+        """Find the components of a mask, bool ``(X, Y, Z)`` with any strides."""
+        order = _MemoryOrder.of(mask)
+        return cls(mask.shape, find_runs(np.ascontiguousarray(order.view(mask))), order)
+
+    @cached_property
+    def voxels(self) -> NDArray[np.int64]:
+        """Size of each component, ``(n,)``."""
+        return self._total(self.runs, self.runs.stop - self.runs.start).astype(np.int64)
+
+    @cached_property
+    def centroids(self) -> NDArray[np.float64]:
+        """Mean voxel index of each component, ``(n, 3)``."""
+        length = self.runs.stop - self.runs.start
+        rows = self.runs.row
+        width = self.shape[self._order.axes[1]]
+        along = (rows // width, rows % width, (self.runs.start + self.runs.stop - 1) / 2)
+        centre = np.empty((len(self.voxels), 3))
+        for axis, step, place in zip(self._order.axes, self._order.steps, along, strict=True):
+            mean = self._total(self.runs, place * length) / self.voxels
+            centre[:, axis] = mean if step.step == 1 else self.shape[axis] - 1 - mean
+        return centre
+
+    def beyond(self, axis: int, index: float) -> Runs:
+        """Return the parts of the runs whose index along ``axis`` is greater than ``index``."""
+        runs, place = self.runs, self._order.axes.index(axis)
+        # In memory an axis may run the other way: what lies beyond comes first there.
+        forward = self._order.steps[place].step == 1
+        first = int(np.floor(index)) + 1 if forward else 0
+        stop = self.shape[axis] if forward else int(np.ceil(self.shape[axis] - 1 - index))
+        if place == 2:
+            start, end = np.maximum(runs.start, first), np.minimum(runs.stop, stop)
+            kept = start < end
+            return Runs(runs.row[kept], start[kept], end[kept], runs.component[kept])
+        width = self.shape[self._order.axes[1]]
+        where = runs.row // width if place == 0 else runs.row % width
+        kept = (where >= first) & (where < stop)
+        return Runs(*(values[kept] for values in runs))
+
+    def voxels_of(self, runs: Runs) -> NDArray[np.int64]:
+        """Return how many voxels of each component lie in ``runs``, ``(n,)``."""
+        return self._total(runs, runs.stop - runs.start).astype(np.int64)
+
+    def write(self, runs: Runs, values: NDArray[Any], out: NDArray[Any]) -> None:
+        """Write one value a component, ``(n,)``, into ``out (X, Y, Z)`` where ``runs`` lie, in place."""
+        write_runs(runs, values[runs.component], self._order.view(out))
+
+    def _total(self, runs: Runs, of_run: NDArray[Any]) -> NDArray[np.float64]:
+        n = int(self.runs.component.max(initial=-1)) + 1
+        return np.bincount(runs.component, of_run, minlength=n).astype(np.float64)
