@@ -2,29 +2,13 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from abdoseg.kernels.components import Runs, find_runs, write_runs
-
-
-class _MemoryOrder(NamedTuple):
-    """How to view an array so that its last axis is the one whose voxels are neighbours in memory."""
-
-    axes: tuple[int, int, int]
-    steps: tuple[slice, slice, slice]
-
-    @classmethod
-    def of(cls, array: NDArray[Any]) -> "_MemoryOrder":
-        axes = sorted(range(3), key=lambda axis: -abs(array.strides[axis]))
-        steps = [slice(None, None, -1 if array.strides[axis] < 0 else 1) for axis in axes]
-        return cls((axes[0], axes[1], axes[2]), (steps[0], steps[1], steps[2]))
-
-    def view(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return the view; a copy never."""
-        return array.transpose(self.axes)[self.steps]
+from abdoseg.kernels.memory import MemoryOrder
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +25,12 @@ class Components:
 
     shape: tuple[int, int, int]
     runs: Runs
-    _order: _MemoryOrder
+    _order: MemoryOrder
 
     @classmethod
     def of(cls, mask: NDArray[np.bool_]) -> "Components":
         """Find the components of a mask, bool ``(X, Y, Z)`` with any strides."""
-        order = _MemoryOrder.of(mask)
+        order = MemoryOrder.of(mask)
         return cls(mask.shape, find_runs(np.ascontiguousarray(order.view(mask))), order)
 
     @cached_property
@@ -62,18 +46,18 @@ class Components:
         width = self.shape[self._order.axes[1]]
         along = (rows // width, rows % width, (self.runs.start + self.runs.stop - 1) / 2)
         centre = np.empty((len(self.voxels), 3))
-        for axis, step, place in zip(self._order.axes, self._order.steps, along, strict=True):
+        for axis, back, place in zip(*self._order, along, strict=True):
             mean = self._total(self.runs, place * length) / self.voxels
-            centre[:, axis] = mean if step.step == 1 else self.shape[axis] - 1 - mean
+            centre[:, axis] = self.shape[axis] - 1 - mean if back else mean
         return centre
 
     def beyond(self, axis: int, index: float) -> Runs:
         """Return the parts of the runs whose index along ``axis`` is greater than ``index``."""
         runs, place = self.runs, self._order.axes.index(axis)
         # In memory an axis may run the other way: what lies beyond comes first there.
-        forward = self._order.steps[place].step == 1
-        first = int(np.floor(index)) + 1 if forward else 0
-        stop = self.shape[axis] if forward else int(np.ceil(self.shape[axis] - 1 - index))
+        back = self._order.backwards[place]
+        beyond = int(np.floor(index)) + 1
+        first, stop = (0, self.shape[axis] - beyond) if back else (beyond, self.shape[axis])
         if place == 2:
             start, end = np.maximum(runs.start, first), np.minimum(runs.stop, stop)
             kept = start < end

@@ -7,6 +7,7 @@ spacing, window) and :mod:`abdoseg.slice_rows` (what is annotated where).
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -69,9 +70,9 @@ def build_case(
     excluded = card.release_of(files.masks)
     if excluded is not None and files.case in excluded.exclude:
         raise CaseError(f"excluded by the card, in release {excluded.name}: {excluded.exclude[files.case]}")
-    image = read_image(files)
+    image, raw = _read_both(files)
     rules = relabel.CaseRules(card, card.annotated_in(row, files.masks), listed, decisions or {})
-    relabelled = _read_label(files, image, rules, settings.anatomy)
+    relabelled = _relabel(files, image, raw, rules, settings.anatomy)
     harmonised = harmonise.harmonise_image(
         image.array, image.affine, card.modality, settings.windows, settings.spacing_mm
     )
@@ -132,6 +133,15 @@ def read_image(files: CaseFiles) -> Scan:
     return read_scan(files.image, files.layout.image_key)
 
 
+def _read_both(files: CaseFiles) -> tuple[Scan, Scan | None]:
+    """Return image and label map, read at the same time; mask files are read one by one, later."""
+    if files.label is None:
+        return read_image(files), None
+    with ThreadPoolExecutor(1, thread_name_prefix="label") as pool:
+        label = pool.submit(read_scan, files.label, files.layout.label_key)
+        return read_image(files), label.result()
+
+
 def _suspects(card: Card, files: CaseFiles) -> Iterator[str]:
     release = card.release_of(files.masks)
     for known in (card.suspect, release.suspect if release else {}):
@@ -149,13 +159,14 @@ def _spacing_warning(card: Card, image: Scan) -> Iterator[str]:
         yield f"voxels of {found} mm, the source is known to have sides of {low:g} to {high:g} mm; invented spacing?"
 
 
-def _read_label(files: CaseFiles, image: Scan, rules: relabel.CaseRules, anatomy: Anatomy) -> relabel.Relabelled:
+def _relabel(
+    files: CaseFiles, image: Scan, label: Scan | None, rules: relabel.CaseRules, anatomy: Anatomy
+) -> relabel.Relabelled:
     if not files.has_label:
         return relabel.relabel_nothing(image)
-    if files.label is None:
+    if files.label is None or label is None:
         return relabel.relabel_masks(files.masks, image, rules, anatomy)
     name, test = files.label.name, rules.card.orientation_test
-    label = read_scan(files.label, files.layout.label_key)
     if test is None:
         return relabel.relabel_map(name, relabel.on_grid_of(image, label, name), image, rules, anatomy)
     placed = placed_by_intensity(label, image, test)

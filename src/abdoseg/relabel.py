@@ -13,6 +13,7 @@ from abdoseg.anatomy import Anatomy
 from abdoseg.cards import Card, merged_targets
 from abdoseg.case import SideSplit
 from abdoseg.errors import CaseError
+from abdoseg.kernels.values import count_values, paint, translated
 from abdoseg.laterality import split_in_place
 from abdoseg.readers import Scan, read_scan
 from abdoseg.reviews import SideDecision, pair_name
@@ -113,7 +114,7 @@ def relabel_map(name: str, raw_label: NDArray[Any], image: Scan, rules: CaseRule
         if isinstance(target, str) and target in anatomy.names and value < len(table):
             table[value] = anatomy.id_of(target)
     table[sorted(present & card.ignored_values())] = UNKNOWN_LABEL
-    label = table[raw]
+    label = translated(raw, table)
     sides = _split_merged(label, raw, merged_targets(targets), image, rules, anatomy)
     told = (
         *(f"{variant.reason}" for variant in card.variants_in(present)),
@@ -121,10 +122,9 @@ def relabel_map(name: str, raw_label: NDArray[Any], image: Scan, rules: CaseRule
         *_told("dropped", present & card.dropped_values(), card.dropped),
         *_told("unknown where it says", present & card.ignored_values(), card.ignored),
     )
-    _hide_unvouched(label, rules.annotated, anatomy)
+    label = _vouched(label, rules.annotated, anatomy)
     known = _in_anatomy(rules.annotated, anatomy)
-    drawn = (raw > 0) & (label != UNKNOWN_LABEL)
-    slices = _slices(rules, label, drawn, image, known, anatomy)
+    slices = _slices(rules, label, raw, image, known, anatomy)
     return Relabelled(label, known, slices, sides, told, tuple(w for side in sides for w in side.warnings))
 
 
@@ -139,7 +139,8 @@ def relabel_masks(masks: Mapping[str, Path], image: Scan, rules: CaseRules, anat
     annotated, with a warning.
     """
     card = rules.card
-    label = np.zeros(image.array.shape, dtype=np.uint8)
+    # In the order of the files' memory, which is the image's.
+    label = np.zeros(image.array.shape, dtype=np.uint8, order="F" if image.array.flags.f_contiguous else "C")
     found: set[str] = set()
     overlapping = 0
     for mask_name, structure in card.masks.items():
@@ -149,9 +150,7 @@ def relabel_masks(masks: Mapping[str, Path], image: Scan, rules: CaseRules, anat
         path = masks[mask_name]
         mask = _binary(path.name, on_grid_of(image, read_scan(path), path.name))
         if structure in anatomy.names:
-            structure_id = anatomy.id_of(structure)
-            overlapping += int(((label > 0) & (label != structure_id) & mask).sum())
-            label[mask] = structure_id
+            overlapping += paint(mask, anatomy.id_of(structure), label)
     missing = tuple(name for name in rules.annotated if name not in found)
     release = card.release_of(masks)
     done = (
@@ -160,25 +159,26 @@ def relabel_masks(masks: Mapping[str, Path], image: Scan, rules: CaseRules, anat
     )
     warnings = (f"no mask file for {', '.join(missing)}: taken as not annotated",) if missing else ()
     known = tuple(name for name in rules.annotated if name in found)
-    _hide_unvouched(label, known, anatomy)
+    label = _vouched(label, known, anatomy)
     known = _in_anatomy(known, anatomy)
-    return Relabelled(label, known, _slices(rules, label, label > 0, image, known, anatomy), (), done, warnings)
+    return Relabelled(label, known, _slices(rules, label, label, image, known, anatomy), (), done, warnings)
 
 
 def _slices(
     rules: CaseRules,
     label: NDArray[np.uint8],
-    drawn: NDArray[np.bool_],
+    raw: NDArray[np.unsignedinteger],
     image: Scan,
     known: tuple[str, ...],
     anatomy: Anatomy,
 ) -> SliceRows:
-    """Return what is known slice by slice, by the card's rule."""
+    """Return what is known slice by slice, by the card's rule; ``raw`` are the file's own values."""
     card = rules.card
     row = np.zeros(len(anatomy), dtype=bool)
     row[[i - 1 for i in anatomy.ids_of(known)]] = True
     if card.sparse is not None and card.sparse.axis is not None:
         axis = array_axis(card.sparse.axis, image.affine)
+        drawn = (raw > 0) & (label != UNKNOWN_LABEL)
         return SliceRows({axis: non_empty_slices(drawn, axis, row)}, apart=True)
     if card.sparse is not None:
         ids = {name: anatomy.id_of(name) for name in known}
@@ -191,13 +191,14 @@ def _slices(
     return truncated_rows(label, image.affine, truncated, row) if truncated else SliceRows()
 
 
-def _hide_unvouched(label: NDArray[np.uint8], known: tuple[str, ...], anatomy: Anatomy) -> None:
-    """Set labels of structures that are not annotated in this case to 0, in place; 255 stays."""
+def _vouched(label: NDArray[np.uint8], known: tuple[str, ...], anatomy: Anatomy) -> NDArray[np.uint8]:
+    """Return the label with structures that are not annotated in this case set to 0; 255 stays."""
+    hidden = set(anatomy.ids_of(anatomy.names)) - set(anatomy.ids_of(_in_anatomy(known, anatomy)))
+    if not hidden:
+        return label
     table = np.arange(256, dtype=np.uint8)
-    table[1 : len(anatomy) + 1] = 0
-    ids = list(anatomy.ids_of(_in_anatomy(known, anatomy)))
-    table[ids] = ids
-    label[...] = table[label]
+    table[list(hidden)] = 0
+    return translated(label, table)
 
 
 def body_mask(image: Scan, modality: Modality) -> NDArray[np.bool_]:
@@ -243,21 +244,20 @@ def _whole_numbers(name: str, array: NDArray[Any]) -> NDArray[np.unsignedinteger
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > 65535:
         raise CaseError(f"{name}: label values {low}..{high}, expected 0..65535")
-    return array.astype(np.uint8 if high < 256 else np.uint16)
+    return array.astype(np.uint8 if high < 256 else np.uint16, copy=False)
 
 
 def _values(array: NDArray[np.unsignedinteger]) -> set[int]:
-    """Return the values that occur; counted slab by slab, as a whole scan would be copied to 64 bits."""
-    counts = sum(np.bincount(slab.reshape(-1), minlength=65536) for slab in array)
-    return {int(value) for value in np.flatnonzero(counts)}
+    return {int(value) for value in np.flatnonzero(count_values(array))}
 
 
-def _binary(name: str, array: NDArray[Any]) -> NDArray[np.bool_]:
+def _binary(name: str, array: NDArray[Any]) -> NDArray[np.unsignedinteger]:
+    """Return a mask: 0 and one other value."""
     numbers = _whole_numbers(name, array)
     values = _values(numbers)
     if len(values - {0}) > 1:
         raise CaseError(f"{name}: values {sorted(values)[:5]}, expected a mask of 0 and one other value")
-    return numbers > 0
+    return numbers
 
 
 def _require_known(name: str, present: set[int], card: Card) -> None:

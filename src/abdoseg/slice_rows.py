@@ -16,6 +16,7 @@ from abdoseg.annotation import AXES, Annotation
 from abdoseg.cards import Sparse
 from abdoseg.errors import CaseError
 from abdoseg.geometry import Grid, harmonised_positions
+from abdoseg.kernels.values import translated
 from abdoseg.types import UNKNOWN_LABEL, Affine
 
 Rows = NDArray[np.bool_]
@@ -175,4 +176,9 @@ def hide_unvouched(label: NDArray[np.uint8], annotation: Annotation) -> NDArray[
     """
     if len(annotation.axes()) > 1:
         return label
+    if not annotation.slices:
+        table = np.zeros(256, dtype=np.uint8)
+        ids = [*(np.flatnonzero(annotation.rows[0]) + 1), UNKNOWN_LABEL]
+        table[ids] = ids
+        return translated(label, table)
     return np.where(label == UNKNOWN_LABEL, label, annotation.known_label(label)).astype(np.uint8)

@@ -6,11 +6,15 @@ is found such that the number of new voxels fits the volume of the old ones. Tak
 the volume on average but tears thin structures; taking the largest part makes them thinner.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from abdoseg.kernels.memory import MemoryOrder
+from abdoseg.kernels.values import count_values
 
 _MOST_PARTS = 6  # different labels in one new voxel; further ones are the smallest, and count as background
 _ROUNDS = 6
@@ -22,11 +26,15 @@ _STEADY = 0.5  # exponent of each correction: a whole step swings around the goa
 class AxisWeights(NamedTuple):
     """Which old voxels a new one covers along an axis, and how much of it.
 
-    ``first (n,)`` is the first old index, ``weight (n, k)`` the parts of it and the next ones, which add up to 1.
+    ``old (n, k)`` are old indices, ``weight (n, k)`` the parts of them, which add up to 1; a weight of 0 is no part.
     """
 
-    first: NDArray[np.int64]
+    old: NDArray[np.int64]
     weight: NDArray[np.float32]
+
+    def mirrored(self, n: int) -> "AxisWeights":
+        """Return the same along an axis of ``n`` that lies backwards in memory."""
+        return AxisWeights(n - 1 - self.old, self.weight)
 
 
 def covering(positions: NDArray[np.float64], step: float, n: int) -> AxisWeights:
@@ -39,7 +47,7 @@ def covering(positions: NDArray[np.float64], step: float, n: int) -> AxisWeights
         first = np.clip(np.floor(positions).astype(np.int64), 0, max(n - 2, 0))
         second = (positions - first).astype(np.float32)
         weight = np.stack([1 - second, second], axis=1) if n > 1 else np.ones((len(positions), 1), np.float32)
-        return AxisWeights(first, weight.astype(np.float32))
+        return AxisWeights(np.minimum(first[:, None] + np.arange(weight.shape[1]), n - 1), weight.astype(np.float32))
     low = np.clip(positions - step / 2, -0.5, n - 0.5)
     high = np.clip(positions + step / 2, -0.5, n - 0.5)
     first = np.clip(np.floor(low + 0.5).astype(np.int64), 0, n - 1)
@@ -47,12 +55,13 @@ def covering(positions: NDArray[np.float64], step: float, n: int) -> AxisWeights
     index = first[:, None] + np.arange(width)
     overlap = np.minimum(high[:, None], index + 0.5) - np.maximum(low[:, None], index - 0.5)
     weight = np.where(index < n, np.clip(overlap, 0, None), 0)
-    return AxisWeights(first, (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32))
+    weight = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    return AxisWeights(np.minimum(index, n - 1), weight)
 
 
 def nearest(positions: NDArray[np.float64]) -> AxisWeights:
     """Return weights that take the nearest old voxel; half-way goes to the lower index."""
-    return AxisWeights(np.ceil(positions - 0.5).astype(np.int64), np.ones((len(positions), 1), np.float32))
+    return AxisWeights(np.ceil(positions - 0.5).astype(np.int64)[:, None], np.ones((len(positions), 1), np.float32))
 
 
 def resample_labels(
@@ -69,21 +78,29 @@ def resample_labels(
     voxel_ratio
         Volume of an old voxel over that of a new one.
     """
-    if abs(array.strides[0]) < abs(array.strides[2]):  # as files have it: turning the small result is cheaper
-        return np.ascontiguousarray(resample_labels(array.T, (axes[2], axes[1], axes[0]), voxel_ratio).T)
-    old = np.ascontiguousarray(array)
-    shape = (len(axes[0].first), len(axes[1].first), len(axes[2].first))
+    order = MemoryOrder.of(array)
+    if order.axes != (2, 1, 0):
+        # The first axis is the fast one in files. Whatever it is in memory, it is the fast one here: among voxels with
+        # equal claims the order decides.
+        return resample_labels(np.asfortranarray(array), axes, voxel_ratio)
+    stored = np.ascontiguousarray(order.view(array))
+    along = [axes[a].mirrored(array.shape[a]) if back else axes[a] for a, back in zip(*order, strict=True)]
+    return order.restored(_resampled(stored, along, voxel_ratio))
+
+
+def _resampled(old: NDArray[np.uint8], axes: Sequence[AxisWeights], voxel_ratio: float) -> NDArray[np.uint8]:
+    shape = (len(axes[0].old), len(axes[1].old), len(axes[2].old))
     new = np.zeros(shape, dtype=np.uint8)
     mixed = np.zeros(shape, dtype=np.bool_)
-    _fill_pure(old, tuple(a.first for a in axes), tuple(a.weight for a in axes), new, mixed)
+    _fill_pure(old, tuple(a.old for a in axes), tuple(a.weight for a in axes), new, mixed)
     where = np.flatnonzero(mixed)
     if not where.size:
         return new
-    names, parts = _parts(old, tuple(a.first for a in axes), tuple(a.weight for a in axes), where, shape)
+    names, parts = _parts(old, tuple(a.old for a in axes), tuple(a.weight for a in axes), where, shape)
     flat = new.reshape(-1)
-    pure = _count(flat).astype(np.float64)
+    pure = count_values(flat).astype(np.float64)
     pure[0] = 0
-    goal = _count(old.reshape(-1)) * voxel_ratio
+    goal = count_values(old.reshape(-1)) * voxel_ratio
     flat[where] = _balanced(names, parts, goal - pure)
     return new
 
@@ -92,11 +109,11 @@ def _balanced(names: NDArray[np.uint8], parts: NDArray[np.float32], goal: NDArra
     """Return the label of each mixed voxel such that the labels' counts are near ``goal (256,)``."""
     factor = np.full(256, 2.0, dtype=np.float64)  # a part of more than a half wins against background
     chosen = np.zeros(len(names), dtype=np.uint8)
-    present = [int(c) for c in np.flatnonzero(_count(names.reshape(-1))) if c]
+    present = [int(c) for c in np.flatnonzero(count_values(names.reshape(-1))) if c]
     best, smallest = chosen, np.inf
     for _ in range(_ROUNDS):
         _choose(names, parts, factor, chosen)
-        count = _count(chosen)
+        count = count_values(chosen)
         wanted = np.maximum(goal[present], 1.0)
         off = (count[present] - wanted) / wanted
         if np.abs(off).max(initial=0.0) < smallest:
@@ -117,7 +134,7 @@ def _even_out(
     In a regular shape many voxels have the same part, and all or none of them pass any threshold. The ones with most
     (or least) go first; among equals a fixed scramble of their number decides, lest one end of the shape get all.
     """
-    excess = int(_count(chosen)[structure]) - max(goal, 0)
+    excess = int(count_values(chosen)[structure]) - max(goal, 0)
     if excess == 0:
         return
     at, part = _movable(names, parts, chosen, np.uint8(structure), excess > 0)
@@ -143,7 +160,7 @@ def _movable(names, parts, chosen, structure, out):  # type: ignore[no-untyped-d
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)
-def _fill_pure(old, first, weight, new, mixed):  # type: ignore[no-untyped-def]
+def _fill_pure(old, index, weight, new, mixed):  # type: ignore[no-untyped-def]
     """Label the new voxels whose old ones are all alike; mark the others."""
     nx, ny, nz = new.shape
     for i in numba.prange(nx):
@@ -154,13 +171,13 @@ def _fill_pure(old, first, weight, new, mixed):  # type: ignore[no-untyped-def]
             for a in range(weight[0].shape[1]):
                 for b in range(weight[1].shape[1]):
                     if weight[0][i, a] * weight[1][j, b] > 0:
-                        _widen(low, high, old[first[0][i] + a, first[1][j] + b])
+                        _widen(low, high, old[index[0][i, a], index[1][j, b]])
             for k in range(nz):
                 least, most = np.uint8(255), np.uint8(0)
                 for c in range(weight[2].shape[1]):
                     if weight[2][k, c] > 0:
-                        least = min(least, low[first[2][k] + c])
-                        most = max(most, high[first[2][k] + c])
+                        least = min(least, low[index[2][k, c]])
+                        most = max(most, high[index[2][k, c]])
                 new[i, j, k] = least if least == most else np.uint8(0)
                 mixed[i, j, k] = least != most
 
@@ -173,24 +190,8 @@ def _widen(low, high, row):  # type: ignore[no-untyped-def]
         high[z] = max(high[z], row[z])
 
 
-@numba.njit(cache=True, nogil=True)
-def _count(flat):  # type: ignore[no-untyped-def]
-    """Return how often each value occurs, int64 ``(256,)``; eight background voxels at once."""
-    counts = np.zeros(256, np.int64)
-    words = flat[: flat.size // 8 * 8].view(np.uint64)
-    for w in range(words.size):
-        if words[w] == 0:
-            counts[0] += 8
-        else:
-            for i in range(8 * w, 8 * w + 8):
-                counts[flat[i]] += 1
-    for i in range(8 * words.size, flat.size):
-        counts[flat[i]] += 1
-    return counts
-
-
 @numba.njit(cache=True, nogil=True, parallel=True)
-def _parts(old, first, weight, where, shape):  # type: ignore[no-untyped-def]
+def _parts(old, index, weight, where, shape):  # type: ignore[no-untyped-def]
     """Return the labels ``(M, 6)`` in each mixed voxel and their parts of it; unused places are 0."""
     names = np.zeros((where.size, _MOST_PARTS), dtype=np.uint8)
     parts = np.zeros((where.size, _MOST_PARTS), dtype=np.float32)
@@ -204,7 +205,7 @@ def _parts(old, first, weight, where, shape):  # type: ignore[no-untyped-def]
                 for c in range(weight[2].shape[1]):
                     w = weight[0][i, a] * weight[1][j, b] * weight[2][k, c]
                     if w > 0:
-                        value = old[first[0][i] + a, first[1][j] + b, first[2][k] + c]
+                        value = old[index[0][i, a], index[1][j, b], index[2][k, c]]
                         slot = 0
                         while slot < used and names[m, slot] != value:
                             slot += 1

@@ -1,7 +1,8 @@
 """Axis-aligned resampling of a scan to another spacing, image and labels.
 
 After reorientation the target grid shares the scan's axes, so the work is separable index arithmetic: no
-coordinate volume is ever made. One pass reads the native voxels in their own type and applies the window.
+coordinate volume is ever made. One pass reads the native voxels in their own type and in the order of their memory, and
+applies the window.
 """
 
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from abdoseg.kernels.memory import MemoryOrder
 
 Positions = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 """For each axis, where the target voxels lie on the source grid (fractional index, inside it)."""
@@ -40,12 +43,17 @@ def resample_window(
     Interpolation comes before clipping, as if the whole scan had been resampled first (MONAI's order of
     ``Spacingd`` then ``ScaleIntensityRanged``).
     """
-    out = np.empty(tuple(len(p) for p in positions), dtype=np.int16)
-    lows, fracs = zip(*(_split(p, n) for p, n in zip(positions, array.shape, strict=True)), strict=True)
+    order = MemoryOrder.of(array)
+    stored = np.ascontiguousarray(order.view(array))
+    tables = [
+        _neighbours(positions[axis], array.shape[axis], backwards=back) for axis, back in zip(*order, strict=True)
+    ]
+    lows, highs, fracs = zip(*tables, strict=True)
     low, high = window
     gain = levels / (high - low) if high > low else 0.0
-    _linear(array, lows, fracs, np.float32(low), np.float32(gain), np.float32(levels), out)
-    return out
+    out = np.empty([len(positions[axis]) for axis in order.axes], dtype=np.int16)
+    _linear(stored, lows, highs, fracs, np.float32(low), np.float32(gain), np.float32(levels), out)
+    return order.restored(out)
 
 
 def resample_nearest(array: NDArray[np.uint8], positions: Positions) -> NDArray[np.uint8]:
@@ -54,39 +62,47 @@ def resample_nearest(array: NDArray[np.uint8], positions: Positions) -> NDArray[
     return np.ascontiguousarray(array[np.ix_(*index)])
 
 
-def _split(positions: NDArray[np.float64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _neighbours(
+    positions: NDArray[np.float64], n: int, *, backwards: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Return the voxels before and after each position, as they lie in memory, and the weight of the latter."""
     low = np.minimum(np.floor(positions).astype(np.int64), max(n - 2, 0))
-    return low, (positions - low).astype(np.float32)
+    high = np.minimum(low + 1, n - 1)
+    weight = (positions - low).astype(np.float32)
+    return (n - 1 - low, n - 1 - high, weight) if backwards else (low, high, weight)
 
 
-@numba.njit(cache=True, parallel=True, fastmath=False, nogil=True)
-def _linear(array, lows, fracs, low, gain, levels, out):  # type: ignore[no-untyped-def]
-    nx, ny, nz = out.shape
-    sx, sy, sz = array.shape
-    for i in numba.prange(nx):
-        x0 = lows[0][i]
-        x1 = min(x0 + 1, sx - 1)
-        fx = fracs[0][i]
-        row0 = np.empty(sz, dtype=np.float32)
-        for j in range(ny):
-            y0 = lows[1][j]
-            y1 = min(y0 + 1, sy - 1)
-            fy = fracs[1][j]
-            w00 = (1 - fx) * (1 - fy)
-            w01 = (1 - fx) * fy
-            w10 = fx * (1 - fy)
-            w11 = fx * fy
-            for k in range(sz):
-                row0[k] = (
-                    w00 * np.float32(array[x0, y0, k])
-                    + w01 * np.float32(array[x0, y1, k])
-                    + w10 * np.float32(array[x1, y0, k])
-                    + w11 * np.float32(array[x1, y1, k])
-                )
-            for k in range(nz):
-                z0 = lows[2][k]
-                z1 = min(z0 + 1, sz - 1)
-                fz = fracs[2][k]
-                value = (row0[z0] * (1 - fz) + row0[z1] * fz - low) * gain
-                value = min(max(value, np.float32(0)), levels)
-                out[i, j, k] = np.int16(np.rint(value))
+@numba.njit(cache=True, parallel=True, nogil=True)
+def _linear(array, lows, highs, fracs, low, gain, levels, out):  # type: ignore[no-untyped-def]
+    """Blend four rows of the two slow axes, then interpolate along the blended one."""
+    for i in numba.prange(out.shape[0]):
+        row = np.empty(array.shape[2], dtype=np.float32)
+        x0, x1, fx = lows[0][i], highs[0][i], fracs[0][i]
+        for j in range(out.shape[1]):
+            y0, y1, fy = lows[1][j], highs[1][j], fracs[1][j]
+            _blend(row, array[x0, y0], array[x0, y1], (1 - fx) * (1 - fy), (1 - fx) * fy)
+            _add_blend(row, array[x1, y0], array[x1, y1], fx * (1 - fy), fx * fy)
+            _along(row, lows[2], highs[2], fracs[2], low, gain, levels, out[i, j])
+
+
+# Apart, with few one-dimensional arrays each: loops that LLVM turns into vector instructions.
+
+
+@numba.njit(cache=True, nogil=True)
+def _blend(row, a, b, wa, wb):  # type: ignore[no-untyped-def]
+    for k in range(row.size):
+        row[k] = wa * np.float32(a[k]) + wb * np.float32(b[k])
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_blend(row, a, b, wa, wb):  # type: ignore[no-untyped-def]
+    for k in range(row.size):
+        row[k] += wa * np.float32(a[k]) + wb * np.float32(b[k])
+
+
+@numba.njit(cache=True, nogil=True)
+def _along(row, lows, highs, fracs, low, gain, levels, out):  # type: ignore[no-untyped-def]
+    for k in range(out.size):
+        f = fracs[k]
+        value = (row[lows[k]] * (1 - f) + row[highs[k]] * f - low) * gain
+        out[k] = np.int16(np.rint(min(max(value, np.float32(0)), levels)))
