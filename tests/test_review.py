@@ -12,8 +12,9 @@ from abdoseg.cards import load_card
 from abdoseg.errors import ConfigError, UnknownNameError
 from abdoseg.model import SegmentationModel
 from abdoseg.reviews import SideDecision, load_reviews, require_action, reviews_file
+from abdoseg.steps.assist import assist
 from abdoseg.steps.ingest import ingest
-from abdoseg.steps.review import assist, decide, draw_flagged, flagged_cases
+from abdoseg.steps.review import decide, draw_flagged, flagged_cases
 from abdoseg.store import Settings, Workspace
 from abdoseg.windows import Windows
 

@@ -1,10 +1,12 @@
 """Where to compute."""
 
 import os
-
-import torch
+from typing import TYPE_CHECKING
 
 from abdoseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def available_cores() -> int:
@@ -14,7 +16,7 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str = "auto") -> "torch.device":
     """Return the device called ``name``; ``auto`` is a CUDA GPU when there is one, else the CPU.
 
     Raises
@@ -22,6 +24,8 @@ def choose_device(name: str = "auto") -> torch.device:
     ConfigError
         If the device is unknown or not there.
     """
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

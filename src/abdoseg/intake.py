@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from abdoseg import geometry, harmonise, relabel
 from abdoseg.anatomy import Anatomy
+from abdoseg.annotation import Annotation
 from abdoseg.cards import Card
-from abdoseg.case import Case, CaseFacts, Foreground
+from abdoseg.case import Case, CaseFacts, Foreground, SideSplit
 from abdoseg.duplicates import signature
 from abdoseg.errors import CaseError
 from abdoseg.modality import modality_warning
@@ -27,7 +28,7 @@ from abdoseg.readers import Scan, read_scan
 from abdoseg.readers.layouts import CaseFiles
 from abdoseg.reviews import SideDecision
 from abdoseg.slice_rows import ListedSlice, harmonised_annotation, hide_unvouched
-from abdoseg.store import Workspace
+from abdoseg.store import Settings, Workspace
 from abdoseg.types import SplitName
 
 
@@ -70,19 +71,10 @@ def build_case(
     excluded = card.release_of(files.masks)
     if excluded is not None and files.case in excluded.exclude:
         raise CaseError(f"excluded by the card, in release {excluded.name}: {excluded.exclude[files.case]}")
-    image, raw = _read_both(files)
     rules = relabel.CaseRules(card, card.annotated_in(row, files.masks), listed, decisions or {})
-    relabelled = _relabel(files, image, raw, rules, settings.anatomy)
-    harmonised = harmonise.harmonise_image(
-        image.array, image.affine, card.modality, settings.windows, settings.spacing_mm
-    )
-    known = np.zeros(len(settings.anatomy), dtype=bool)
-    known[[i - 1 for i in settings.anatomy.ids_of(relabelled.annotated)]] = True
-    groups = harmonised_annotation(known, relabelled.slices, image.affine, image.array.shape, harmonised.grid)
-    by_slice = groups.axes() if relabelled.slices.apart else ()
-    label = harmonise.harmonise_label(relabelled.label, image.affine, harmonised.grid, by_slice)
-    label = hide_unvouched(label, groups)
-    annotation = groups.to_json()
+    taken = _take(files, rules, settings)
+    harmonised, label = taken.image, taken.label
+    annotation = taken.groups.to_json()
     facts = CaseFacts(
         case=files.case,
         source=card.id,
@@ -91,8 +83,8 @@ def build_case(
         split=_official_side(card, files, row),
         shape=harmonised.grid.shape,
         affine=harmonised.grid.affine.tolist(),
-        native_shape=image.grid.shape,
-        native_affine=image.affine.tolist(),
+        native_shape=taken.native.shape,
+        native_affine=taken.native.affine.tolist(),
         scale=harmonised.scale,
         offset=harmonised.offset,
         window=harmonised.window,
@@ -103,16 +95,44 @@ def build_case(
         digest=_digest(harmonised, label, annotation),
         settings_digest=settings.digest(),
         card_digest=card_digest(card),
-        sides=relabelled.sides,
-        warnings=(
-            *image.warnings,
-            *modality_warning(image.array, card.modality),
-            *relabelled.warnings,
-        ),
-        done=(*_geometry_done(image, settings.spacing_mm), *relabelled.done),
+        sides=taken.sides,
+        warnings=taken.warnings,
+        done=(*_geometry_done(taken.native, settings.spacing_mm), *taken.done),
     )
-    doubts = (*_suspects(card, files), *_spacing_warning(card, image))
+    doubts = (*_suspects(card, files), *_spacing_warning(card, taken.native))
     return _examined(Case(facts, harmonised.image, label), card, doubts, settings.anatomy)
+
+
+@dataclass(frozen=True, eq=False)
+class _Taken:
+    """A case on the harmonised grid, and what is kept of its native voxels."""
+
+    image: harmonise.HarmonisedImage
+    label: NDArray[np.uint8]
+    groups: Annotation
+    native: geometry.Grid
+    sides: tuple[SideSplit, ...]
+    done: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def _take(files: CaseFiles, rules: relabel.CaseRules, settings: Settings) -> _Taken:
+    """Read and harmonise; the native voxels, most of a worker's memory, are gone when it returns."""
+    scan, raw = _read_both(files)
+    anatomy, modality = settings.anatomy, rules.card.modality
+    relabelled = _relabel(files, scan, raw, rules, anatomy)
+    del raw
+    warnings = (*scan.warnings, *modality_warning(scan.array, modality), *relabelled.warnings)
+    image = harmonise.harmonise_image(scan.array, scan.affine, modality, settings.windows, settings.spacing_mm)
+    native = scan.grid
+    del scan
+    known = np.zeros(len(anatomy), dtype=bool)
+    known[[i - 1 for i in anatomy.ids_of(relabelled.annotated)]] = True
+    groups = harmonised_annotation(known, relabelled.slices, native.affine, native.shape, image.grid)
+    by_slice = groups.axes() if relabelled.slices.apart else ()
+    label = harmonise.harmonise_label(relabelled.label, native.affine, image.grid, by_slice)
+    label = hide_unvouched(label, groups)
+    return _Taken(image, label, groups, native, relabelled.sides, relabelled.done, warnings)
 
 
 def _examined(case: Case, card: Card, known: tuple[str, ...], anatomy: Anatomy) -> tuple[Case, Foreground]:
@@ -149,11 +169,11 @@ def _suspects(card: Card, files: CaseFiles) -> Iterator[str]:
             yield f"by its card: {known[files.case]}"
 
 
-def _spacing_warning(card: Card, image: Scan) -> Iterator[str]:
+def _spacing_warning(card: Card, native: geometry.Grid) -> Iterator[str]:
     if card.expected.spacing_mm is None:
         return
     low, high = card.expected.spacing_mm
-    spacing = image.grid.spacing_mm
+    spacing = native.spacing_mm
     if min(spacing) < low / 2 or max(spacing) > high * 2:
         found = " x ".join(f"{s:.3g}" for s in spacing)
         yield f"voxels of {found} mm, the source is known to have sides of {low:g} to {high:g} mm; invented spacing?"
@@ -174,9 +194,9 @@ def _relabel(
     return replace(done, done=(f"label lies {placed.name}, by the intensities under it", *done.done))
 
 
-def _geometry_done(image: Scan, spacing_mm: float) -> tuple[str, ...]:
-    codes = geometry.axis_codes(image.affine)
-    spacing = " x ".join(f"{s:.3g}" for s in image.grid.spacing_mm)
+def _geometry_done(native: geometry.Grid, spacing_mm: float) -> tuple[str, ...]:
+    codes = geometry.axis_codes(native.affine)
+    spacing = " x ".join(f"{s:.3g}" for s in native.spacing_mm)
     turned = (f"turned {codes} to RAS",) if codes != "RAS" else ()
     return (*turned, f"resampled {spacing} mm to {spacing_mm:g} mm")
 

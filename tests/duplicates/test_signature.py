@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import rankdata
 
 from abdoseg.duplicates import Signature
-from abdoseg.duplicates.signature import KEYPOINTS, LENGTH, parabola_top, sampled, signature, tissue_range
+from abdoseg.duplicates.signature import KEYPOINTS, LENGTH, _ranks, parabola_top, sampled, signature, tissue_range
 from abdoseg.errors import WorkspaceError
 from tests.duplicates.bodies import SPACING, TURNS, person, turned
 
@@ -124,3 +125,8 @@ def test_parabola():
     np.testing.assert_allclose(parabola_top(before, middle, after), at, atol=1e-12)
     assert parabola_top(1.0, 0.0, 1.0) == 0
     assert parabola_top(0.0, 1.0, 1.9) == 1
+
+
+def test_ranks_are_scipys():
+    levels = np.random.default_rng(1).integers(0, 40, (5, 300)) * 25
+    np.testing.assert_array_equal(_ranks(levels), rankdata(levels, axis=1))

@@ -101,7 +101,7 @@ def let_model_decide(store: "Workspace", flagged: "list[Flagged]", run: str) -> 
     """Have a trained run decide, and say what became of it."""
     from abdoseg.devices import choose_device
     from abdoseg.runs import load_run
-    from abdoseg.steps.review import assist
+    from abdoseg.steps.assist import assist
     from abdoseg.trained import load_model
 
     chosen = load_run(store, run)

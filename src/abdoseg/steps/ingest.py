@@ -7,6 +7,7 @@ go on.
 
 import ctypes
 import dataclasses
+import os
 import signal
 import sys
 from collections.abc import Collection, Iterator
@@ -31,6 +32,8 @@ from abdoseg.side_files import read_listed_slices, read_table, refuse_other_labe
 from abdoseg.slice_rows import ListedSlice
 from abdoseg.store import IngestRecord, Workspace
 from abdoseg.store.arrays import is_case, open_source, write_case
+
+_THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 DASK_SECONDS = 10.0
 """How long to wait for a scheduler to answer."""
@@ -179,16 +182,23 @@ def _write_record(
 def worker_pool(jobs: int) -> Iterator[Executor | None]:
     """Give an executor of ``jobs`` local processes; ``None`` for one (work in this process).
 
-    Processes are spawned, not forked: numba's and torch's threads do not survive a fork.
+    Processes are spawned, not forked: numba's and torch's threads do not survive a fork. Each uses one thread: the
+    processes share the cores already.
     """
     if jobs <= 1:
         yield None
         return
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))  # libraries read them when they are loaded
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager
