@@ -10,7 +10,7 @@ from scipy import ndimage
 from abdoseg import geometry, harmonise
 from abdoseg.errors import CaseError
 from abdoseg.windows import Windows
-from tests.test_geometry import affine_of
+from tests.test_geometry import CODES, affine_of
 
 shapes = st.tuples(*[st.integers(2, 14)] * 3)
 spacings = st.tuples(*[st.floats(0.5, 5)] * 3)
@@ -62,6 +62,37 @@ def test_a_new_label_is_one_of_those_it_covers(shape, spacing, seed):
         ]
         slices = {int(np.floor(native[2] + 0.5)), int(np.ceil(native[2] - 0.5))}
         assert ours[index] in {0, *(label[x, y, z] for x in near[0] for y in near[1] for z in slices)}
+
+
+@given(shapes, spacings, st.integers(0, 99), st.sampled_from(CODES))
+def test_nearest_along_all_axes_is_the_nearest_voxel(shape, spacing, seed, codes):
+    label = np.random.default_rng(seed).integers(0, 17, shape).astype(np.uint8)
+    native, affine = label, affine_of(codes, spacing)
+    canonical, canonical_affine = geometry.to_canonical(native, affine)
+    grid = geometry.harmonised_grid(canonical.shape, canonical_affine, 2.0)
+    ours = harmonise.harmonise_label(native, affine, grid, nearest_axes=(0, 1, 2))
+    sides = geometry.spacing_of(canonical_affine)
+    where = [
+        np.ceil(np.clip(np.arange(n) * 2.0 / s, 0, m - 1) - 0.5).astype(int)
+        for n, s, m in zip(grid.shape, sides, canonical.shape, strict=True)
+    ]
+    np.testing.assert_array_equal(ours, canonical[np.ix_(*where)])
+
+
+@given(shapes, st.sampled_from([0.8, 1.5, 2.5]), st.integers(0, 99), st.sampled_from(CODES))
+def test_the_order_of_axes_in_the_file_changes_nothing(shape, spacing, seed, codes):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 4, shape).astype(np.uint8)
+    image = rng.integers(-500, 500, shape).astype(np.int16)
+    found = []
+    for code in ("RAS", codes):
+        affine = affine_of(code, (spacing,) * 3)
+        of_file = [np.asfortranarray(geometry.from_canonical(array, affine)) for array in (image, label)]
+        harmonised = harmonise.harmonise_image(of_file[0], affine, "CT", Windows(), 2.0)
+        found.append((harmonised.image, harmonise.harmonise_label(of_file[1], affine, harmonised.grid)))
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    # Interpolated along other axes first, a value half-way between two levels may fall to the other side.
+    assert np.abs(found[0][0].astype(int) - found[1][0]).max() <= 1
 
 
 def test_the_same_grid_changes_nothing():

@@ -286,6 +286,14 @@ def test_amos_numbers_decide_the_modality(tmp_path):
         assert (facts.case, facts.modality) == (case, modality)
 
 
+def test_a_case_that_the_table_does_not_know_is_told(tmp_path, total_source):
+    table = total_source / "meta.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    report = ingest(Workspace.create(tmp_path / "w"), load_card("totalsegmentator"), total_source)
+    assert any("meta.csv has no row of s0002" in warning for warning in report.warnings)
+    assert len(report.taken) == 2
+
+
 # -- the disk ---------------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from abdoseg.slice_rows import (
     harmonised_annotation,
     hide_unvouched,
     listed_slices,
+    lost_slices,
     non_empty_slices,
     truncated_rows,
 )
@@ -153,3 +154,14 @@ def test_labels_in_slices_that_are_not_annotated_are_hidden_and_unknown_stays():
     hidden = hide_unvouched(label, annotation)
     assert hidden[1, 1].tolist() == [0, 1, 0]
     assert (hidden[0, 0] == 255).all()
+
+
+@pytest.mark.parametrize(("spacing", "first", "lost"), [(1.0, 3, "10 of 20"), (0.8, 3, "20 of 20"), (2.0, 3, None)])
+@pytest.mark.parametrize("flip", [1, -1])
+def test_annotated_slices_that_the_grid_passes_over_are_told(spacing, first, lost, flip):
+    rows = np.zeros((100, 1), dtype=bool)
+    rows[first::5] = True
+    affine = np.diag([1.0, 1.0, flip * spacing, 1.0])
+    slices = SliceRows({2: rows if flip > 0 else rows[::-1]}, apart=True)
+    told = lost_slices(slices, affine, (10, 10, 100), harmonised_grid((10, 10, 100), np.abs(affine), 2.0))
+    assert [text.split(" annotated axial")[0] for text in told] == ([lost] if lost else [])

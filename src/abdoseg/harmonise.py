@@ -15,6 +15,7 @@ from abdoseg.errors import CaseError
 from abdoseg.geometry import Grid
 from abdoseg.kernels.label_resample import covering, nearest, resample_labels
 from abdoseg.kernels.resample import Positions, resample_window
+from abdoseg.kernels.values import lowest_and_highest
 from abdoseg.types import Affine, Modality
 from abdoseg.windows import Windows
 
@@ -134,7 +135,7 @@ def _require_finite(array: NDArray[Any]) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int(array.size - np.isfinite(array).sum())
         raise CaseError(f"image: {bad} voxels are NaN or infinite; expected finite intensities, write the scan again")
-    low, high = float(array.min()), float(array.max())
+    low, high = lowest_and_highest(array)
     if max(-low, high) > LARGEST_INTENSITY:
         raise CaseError(
             f"image: intensities of {low:.3g}..{high:.3g} (wrong slope in the header?); write the scan again"

@@ -27,7 +27,7 @@ from abdoseg.plausibility import Ranges, hu_scale, measure, oddities
 from abdoseg.readers import Scan, read_scan
 from abdoseg.readers.layouts import CaseFiles
 from abdoseg.reviews import SideDecision
-from abdoseg.slice_rows import ListedSlice, harmonised_annotation, hide_unvouched
+from abdoseg.slice_rows import ListedSlice, harmonised_annotation, hide_unvouched, lost_slices
 from abdoseg.store import Settings, Workspace
 from abdoseg.types import SplitName
 
@@ -129,6 +129,7 @@ def _take(files: CaseFiles, rules: relabel.CaseRules, settings: Settings) -> _Ta
     known = np.zeros(len(anatomy), dtype=bool)
     known[[i - 1 for i in anatomy.ids_of(relabelled.annotated)]] = True
     groups = harmonised_annotation(known, relabelled.slices, native.affine, native.shape, image.grid)
+    warnings = (*warnings, *lost_slices(relabelled.slices, native.affine, native.shape, image.grid))
     by_slice = groups.axes() if relabelled.slices.apart else ()
     label = harmonise.harmonise_label(relabelled.label, native.affine, image.grid, by_slice)
     label = hide_unvouched(label, groups)

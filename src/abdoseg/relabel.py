@@ -13,7 +13,7 @@ from abdoseg.anatomy import Anatomy
 from abdoseg.cards import Card, merged_targets
 from abdoseg.case import SideSplit
 from abdoseg.errors import CaseError
-from abdoseg.kernels.values import count_values, paint, translated
+from abdoseg.kernels.values import count_values, lowest_and_highest, paint, translated
 from abdoseg.laterality import split_in_place
 from abdoseg.readers import Scan, read_scan
 from abdoseg.reviews import SideDecision, pair_name
@@ -241,7 +241,7 @@ def _whole_numbers(name: str, array: NDArray[Any]) -> NDArray[np.unsignedinteger
         if np.abs(array - rounded).max() > INTEGER_TOLERANCE:
             raise CaseError(f"{name}: fractions among the label values; expected whole numbers (resampled linearly?)")
         array = rounded
-    low, high = int(array.min()), int(array.max())
+    low, high = (int(value) for value in lowest_and_highest(array))
     if low < 0 or high > 65535:
         raise CaseError(f"{name}: label values {low}..{high}, expected 0..65535")
     return array.astype(np.uint8 if high < 256 else np.uint16, copy=False)

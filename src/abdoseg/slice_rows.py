@@ -5,7 +5,7 @@ structure was drawn over a limited range only. All become one thing: for some ax
 structures are known in each slice.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import nibabel as nib
@@ -145,14 +145,34 @@ def harmonised_annotation(
         return Annotation(known[None].copy())
     groups: list[NDArray[np.bool_]] = [np.zeros(known.size, dtype=bool)]
     lists: dict[int, NDArray[np.int32]] = {}
+    for axis, along, nearest in _along_grid(slices, affine, shape, grid):
+        lists[axis] = _grouped(along[nearest] & known, groups, apart=slices.apart)
+    return Annotation(np.array(groups), lists)
+
+
+def _along_grid(
+    slices: SliceRows, affine: Affine, shape: Sequence[int], grid: Grid
+) -> Iterator[tuple[int, Rows, NDArray[np.intp]]]:
+    """Yield each RAS+ axis with rows, the rows along it, and the nearest of them for every slice of the grid."""
     orientation = nib.io_orientation(affine)
-    nearest = harmonised_positions(shape, affine, grid)
+    positions = harmonised_positions(shape, affine, grid)
     for native_axis, rows in slices.rows.items():
         axis, flip = int(orientation[native_axis, 0]), orientation[native_axis, 1]
-        along = rows if flip > 0 else rows[::-1]
-        taken = along[np.ceil(nearest[axis] - 0.5).astype(int)] & known
-        lists[axis] = _grouped(taken, groups, apart=slices.apart)
-    return Annotation(np.array(groups), lists)
+        yield axis, rows if flip > 0 else rows[::-1], np.ceil(positions[axis] - 0.5).astype(np.intp)
+
+
+def lost_slices(slices: SliceRows, affine: Affine, shape: Sequence[int], grid: Grid) -> tuple[str, ...]:
+    """Return what to say of annotated slices that are nearest to no slice of the grid: their labels are not used."""
+    told = []
+    for axis, along, nearest in _along_grid(slices, affine, shape, grid):
+        annotated = np.flatnonzero(along.any(axis=1))
+        lost = len(annotated) - len(np.intersect1d(annotated, nearest))
+        if slices.apart and lost:
+            told.append(
+                f"{lost} of {len(annotated)} annotated {tuple(AXES)[axis]} slices are nearest to no slice of the "
+                f"{grid.spacing_mm[axis]:g} mm grid: their labels are not used"
+            )
+    return tuple(told)
 
 
 def _grouped(rows: Rows, groups: list[NDArray[np.bool_]], *, apart: bool) -> NDArray[np.int32]:

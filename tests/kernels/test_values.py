@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from abdoseg.kernels.values import count_values, paint, translated
+from abdoseg.kernels.values import count_values, lowest_and_highest, paint, translated
 
 
 @st.composite
@@ -48,3 +48,13 @@ def test_painting(mask, value, order, seed):
     others = int(((label > 0) & (label != value) & (mask > 0)).sum())
     assert paint(mask, value, label) == others
     np.testing.assert_array_equal(label, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.int32, ">i2", np.float32, np.int64])
+@pytest.mark.parametrize("turn", [np.ascontiguousarray, np.asfortranarray, lambda a: a[::-1], lambda a: a[:, ::2]])
+def test_range(dtype, turn):
+    rng = np.random.default_rng(0)
+    array = rng.integers(0 if np.dtype(dtype).kind == "u" else -100, 100, (130, 128, 129)).astype(dtype)
+    array[-1, -1, -1] = 111  # the very last voxel: the last part is not whole
+    array = turn(array)
+    assert lowest_and_highest(array) == (array.min(), array.max())

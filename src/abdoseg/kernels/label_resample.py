@@ -91,6 +91,9 @@ def resample_labels(
 def _resampled(old: NDArray[np.uint8], axes: Sequence[AxisWeights], voxel_ratio: float) -> NDArray[np.uint8]:
     shape = (len(axes[0].old), len(axes[1].old), len(axes[2].old))
     new = np.zeros(shape, dtype=np.uint8)
+    if all(a.old.shape[1] == 1 for a in axes):  # each new voxel is one old one
+        _gather(old, tuple(a.old[:, 0] for a in axes), new)
+        return new
     mixed = np.zeros(shape, dtype=np.bool_)
     _fill_pure(old, tuple(a.old for a in axes), tuple(a.weight for a in axes), new, mixed)
     where = np.flatnonzero(mixed)
@@ -157,6 +160,15 @@ def _movable(names, parts, chosen, structure, out):  # type: ignore[no-untyped-d
                     part[n] = parts[m, p]
                     n += 1
     return at[:n], part[:n]
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def _gather(old, index, new):  # type: ignore[no-untyped-def]
+    for i in numba.prange(new.shape[0]):
+        for j in range(new.shape[1]):
+            row = old[index[0][i], index[1][j]]
+            for k in range(new.shape[2]):
+                new[i, j, k] = row[index[2][k]]
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)

@@ -6,6 +6,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+_PART = 2**20
+
 Values = NDArray[np.uint8] | NDArray[np.uint16]
 
 
@@ -76,6 +78,19 @@ def paint(mask: Values, value: int, label: NDArray[np.uint8]) -> int:
     return int(_paint(flat, _words(flat), np.uint8(value), label.reshape(-1, order=order)))
 
 
+def lowest_and_highest(array: NDArray[Any]) -> tuple[float, float]:
+    """Return the least and the greatest value of an array of any real type and strides.
+
+    Whole numbers are read once, by all threads; others are numpy's, in two passes.
+    """
+    if array.dtype.kind not in "iu" or not array.dtype.isnative or array.size < _PART:
+        return float(array.min()), float(array.max())
+    flat = np.asarray(array).reshape(-1, order=_order(array))
+    parts = np.empty((-(-flat.size // _PART), 2), dtype=array.dtype)
+    _ranges(flat, parts)
+    return float(parts[:, 0].min()), float(parts[:, 1].max())
+
+
 def _order(array: NDArray[Any]) -> Literal["C", "F"]:
     return "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
 
@@ -133,3 +148,18 @@ def _paint_one(flat, i, value, label):  # type: ignore[no-untyped-def]
     other = label[i] != 0 and label[i] != value
     label[i] = value
     return 1 if other else 0
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def _ranges(flat, parts):  # type: ignore[no-untyped-def]
+    for p in numba.prange(parts.shape[0]):
+        _range_of(flat[p * _PART : min((p + 1) * _PART, flat.size)], parts[p])
+
+
+@_kernel
+def _range_of(values, out):  # type: ignore[no-untyped-def]
+    low, high = values[0], values[0]
+    for i in range(values.size):
+        low = min(low, values[i])
+        high = max(high, values[i])
+    out[0], out[1] = low, high

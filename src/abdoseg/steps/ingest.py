@@ -254,6 +254,12 @@ def _jobs(
     rows = read_table(card, folder)
     if card.table is not None and rows is None:
         report.warnings.append(f"no {card.table.path} found: official split and exceptions of the card do not apply")
+    strangers = [files.case for files in finding.cases if rows is not None and files.case not in rows]
+    if strangers and card.table is not None:
+        some = f"{', '.join(strangers[:5])}{', ...' if len(strangers) > 5 else ''}"
+        report.warnings.append(
+            f"{card.table.path} has no row of {some}: no official split, and the card's exceptions hold"
+        )
     rows = rows or {}
     listed = read_listed_slices(card, folder)
     reviews = load_reviews(workspace.path, card.id)
