@@ -86,7 +86,9 @@ def test_truncated_gzip_is_told(tmp_path):
         read_scan(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a scan at all", gzip.compress(b"not a scan either")])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a scan at all", gzip.compress(b"not a scan either")], ids=["empty", "text", "text in gzip"]
+)
 def test_other_files_are_told(tmp_path, content):
     (tmp_path / "a.nii.gz").write_bytes(content)
     with pytest.raises(CaseError, match=r"a\.nii\.gz"):
