@@ -86,6 +86,20 @@ def test_truncated_gzip_is_told(tmp_path):
         read_scan(path)
 
 
+@pytest.mark.parametrize("extra", [b"", b"1234" * 300_000], ids=["voxels alone", "more behind them"])
+def test_the_checksum_at_the_end_of_a_gzip_file_is_looked_at(tmp_path, extra):
+    plain = tmp_path / "a.nii"
+    write_nifti(plain, np.arange(4096, dtype=np.int16).reshape(16, 16, 16), np.eye(4))
+    whole = gzip.compress(plain.read_bytes() + extra)
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(whole)
+    np.testing.assert_array_equal(read_scan(path).array.reshape(-1, order="F")[:3], [0, 256, 512])
+    for damaged in (whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:], whole[:-5]):
+        path.write_bytes(damaged)
+        with pytest.raises(CaseError, match="damaged or cut off"):
+            read_scan(path)
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"not a scan at all", gzip.compress(b"not a scan either")], ids=["empty", "text", "text in gzip"]
 )
