@@ -19,10 +19,8 @@ from ingest import resident, write_scan
 from abdoseg.anatomy import ABDOMEN
 from abdoseg.cards import Card
 from abdoseg.cards.registry import card_from
-from abdoseg.steps.ingest import ingest
+from abdoseg.steps.ingest import THREAD_VARIABLES, ingest
 from abdoseg.store import Workspace
-
-ONE_THREAD = dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def card() -> Card:
@@ -57,7 +55,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    os.environ.update(ONE_THREAD)
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     with tempfile.TemporaryDirectory() as name:
         image, label = write_scan(Path(name))
         cases = [f"case{i}" for i in range(arguments.cases)]

@@ -91,6 +91,26 @@ def require_whole(workspace: Workspace, report: IngestReport) -> None:
     assert workspace.records()[report.source].quarantined == report.quarantined
 
 
+def require_refused(workspace: Workspace, reason: str, attempt: Callable[[], object]) -> str:
+    """The attempt ends in one plain message that matches ``reason``, and takes no case; return the message."""
+    with in_time(), pytest.raises(AbdosegError) as caught:
+        attempt()
+    message = str(caught.value)
+    require_plain(message)
+    assert_matches(reason, message)
+    assert workspace.case_keys() == []
+    return message
+
+
+def require_one_lost(workspace: Workspace, report: IngestReport, reason: str, lost: str, sound: list[str]) -> None:
+    """One case is quarantined with a plain message that matches ``reason``; the sound ones are taken, whole."""
+    assert list(report.quarantined) == [lost]
+    require_plain(report.quarantined[lost])
+    assert_matches(reason, report.quarantined[lost])
+    assert [facts.case for facts in report.taken] == sound
+    require_whole(workspace, report)
+
+
 def new_workspace(tmp_path: Path) -> Workspace:
     return Workspace.create(tmp_path / "w", Settings(spacing_mm=4.0))
 
@@ -519,12 +539,7 @@ def test_a_damaged_file_costs_its_own_case_only(tmp_path, source, mine, name):
     workspace = new_workspace(tmp_path)
     with in_time():
         report = ingest(workspace, mine, source)
-    assert list(report.quarantined) == [DAMAGED]
-    message = report.quarantined[DAMAGED]
-    require_plain(message)
-    assert_matches(reason, message)
-    assert [facts.case for facts in report.taken] == SOUND
-    require_whole(workspace, report)
+    require_one_lost(workspace, report, reason, DAMAGED, SOUND)
 
 
 @pytest.mark.parametrize("name", TAKEN)
@@ -683,15 +698,12 @@ def test_damaged_masks(tmp_path, total_source, name):
     workspace = new_workspace(tmp_path)
     with in_time():
         report = ingest(workspace, TOTAL, total_source)
-    require_whole(workspace, report)
-    if reason is None:
-        assert not report.quarantined
-        assert_matches(warning, "; ".join(report.taken[1].warnings))
+    if reason is not None:
+        require_one_lost(workspace, report, reason, "s0002", ["s0001"])
         return
-    assert list(report.quarantined) == ["s0002"]
-    require_plain(report.quarantined["s0002"])
-    assert_matches(reason, report.quarantined["s0002"])
-    assert [facts.case for facts in report.taken] == ["s0001"]
+    assert not report.quarantined
+    assert_matches(warning, "; ".join(report.taken[1].warnings))
+    require_whole(workspace, report)
 
 
 # -- cards ----------------------------------------------------------------------------------------------------------
@@ -828,13 +840,8 @@ def test_a_card_with_a_fault_is_refused(tmp_path, source, name):
     path = tmp_path / "mine.toml"
     harm(path)
     workspace = new_workspace(tmp_path)
-    with in_time(), pytest.raises(AbdosegError) as caught:
-        ingest(workspace, load_card_file(path), source)
-    message = str(caught.value)
-    require_plain(message)
-    assert_matches(reason, message)
+    message = require_refused(workspace, reason, lambda: ingest(workspace, load_card_file(path), source))
     assert "mine" in message  # the card's file, or its id
-    assert workspace.case_keys() == []
 
 
 def test_all_faults_of_a_card_are_told_at_once(tmp_path):
@@ -904,11 +911,7 @@ def test_a_folder_that_is_no_source_is_refused(tmp_path, source, name):
     harm, reason = REFUSED_FOLDERS[name]
     harm(source)
     workspace = new_workspace(tmp_path)
-    with in_time(), pytest.raises(AbdosegError) as caught:
-        ingest(workspace, WORD, source)
-    require_plain(str(caught.value))
-    assert_matches(reason, str(caught.value))
-    assert workspace.case_keys() == []
+    require_refused(workspace, reason, lambda: ingest(workspace, WORD, source))
 
 
 def twice(folder: Path) -> None:
@@ -985,11 +988,7 @@ def test_a_damaged_table_of_cases_is_refused(tmp_path, total_source, name):
     harm, reason = META[name]
     harm(total_source / "meta.csv")
     workspace = new_workspace(tmp_path)
-    with in_time(), pytest.raises(AbdosegError) as caught:
-        ingest(workspace, TOTAL, total_source)
-    require_plain(str(caught.value))
-    assert_matches(reason, str(caught.value))
-    assert workspace.case_keys() == []
+    require_refused(workspace, reason, lambda: ingest(workspace, TOTAL, total_source))
     assert not list(workspace.incoming.rglob("*.*"))
 
 
@@ -1025,11 +1024,7 @@ def test_a_damaged_table_of_slices_is_refused(tmp_path, source, name):
     if text is not None:
         (source / "slices.csv").write_text(text)
     workspace = new_workspace(tmp_path)
-    with in_time(), pytest.raises(AbdosegError) as caught:
-        ingest(workspace, sparse_card(tmp_path), source)
-    require_plain(str(caught.value))
-    assert_matches(reason, str(caught.value))
-    assert workspace.case_keys() == []
+    require_refused(workspace, reason, lambda: ingest(workspace, sparse_card(tmp_path), source))
 
 
 @pytest.mark.parametrize("name", CASE_SLICES)
@@ -1045,12 +1040,8 @@ def test_a_row_that_is_not_the_cases_costs_that_case(tmp_path, source, name):
     workspace = new_workspace(tmp_path)
     with in_time():
         report = ingest(workspace, sparse_card(tmp_path), source)
-    assert list(report.quarantined) == [DAMAGED]
-    require_plain(report.quarantined[DAMAGED])
-    assert_matches(reason, report.quarantined[DAMAGED])
+    require_one_lost(workspace, report, reason, DAMAGED, SOUND)
     assert len(report.quarantined[DAMAGED]) < 500
-    assert [facts.case for facts in report.taken] == SOUND
-    require_whole(workspace, report)
 
 
 PAIRS = CARD.split("[[layouts]]", maxsplit=1)[0] + (
@@ -1086,11 +1077,7 @@ def test_a_damaged_table_of_pairs_is_refused(tmp_path, source, name):
     text, reason = REFUSED_PAIRS[name]
     (source / "pairs.csv").write_text(text)
     workspace = new_workspace(tmp_path)
-    with in_time(), pytest.raises(AbdosegError) as caught:
-        ingest(workspace, pairs_card(tmp_path), source)
-    require_plain(str(caught.value))
-    assert_matches(reason, str(caught.value))
-    assert workspace.case_keys() == []
+    require_refused(workspace, reason, lambda: ingest(workspace, pairs_card(tmp_path), source))
 
 
 @pytest.mark.parametrize("name", CASE_PAIRS)
@@ -1100,8 +1087,4 @@ def test_a_pair_that_is_not_whole_costs_that_case(tmp_path, source, name):
     workspace = new_workspace(tmp_path)
     with in_time():
         report = ingest(workspace, pairs_card(tmp_path), source)
-    assert list(report.quarantined) == [DAMAGED]
-    require_plain(report.quarantined[DAMAGED])
-    assert_matches(reason, report.quarantined[DAMAGED])
-    assert [facts.case for facts in report.taken] == SOUND
-    require_whole(workspace, report)
+    require_one_lost(workspace, report, reason, DAMAGED, SOUND)

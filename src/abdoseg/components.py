@@ -36,15 +36,13 @@ class Components:
     @cached_property
     def voxels(self) -> NDArray[np.int64]:
         """Size of each component, ``(n,)``."""
-        return self._total(self.runs, self.runs.stop - self.runs.start).astype(np.int64)
+        return self.voxels_of(self.runs)
 
     @cached_property
     def centroids(self) -> NDArray[np.float64]:
         """Mean voxel index of each component, ``(n, 3)``."""
         length = self.runs.stop - self.runs.start
-        rows = self.runs.row
-        width = self.shape[self._order.axes[1]]
-        along = (rows // width, rows % width, (self.runs.start + self.runs.stop - 1) / 2)
+        along = (*self._rows(), (self.runs.start + self.runs.stop - 1) / 2)
         centre = np.empty((len(self.voxels), 3))
         for axis, back, place in zip(*self._order, along, strict=True):
             mean = self._total(self.runs, place * length) / self.voxels
@@ -62,8 +60,7 @@ class Components:
             start, end = np.maximum(runs.start, first), np.minimum(runs.stop, stop)
             kept = start < end
             return Runs(runs.row[kept], start[kept], end[kept], runs.component[kept])
-        width = self.shape[self._order.axes[1]]
-        where = runs.row // width if place == 0 else runs.row % width
+        where = self._rows()[place]
         kept = (where >= first) & (where < stop)
         return Runs(*(values[kept] for values in runs))
 
@@ -74,6 +71,10 @@ class Components:
     def write(self, runs: Runs, values: NDArray[Any], out: NDArray[Any]) -> None:
         """Write one value a component, ``(n,)``, into ``out (X, Y, Z)`` where ``runs`` lie, in place."""
         write_runs(runs, values[runs.component], self._order.view(out))
+
+    def _rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where each run lies along the two slower axes of memory."""
+        return np.divmod(self.runs.row, self.shape[self._order.axes[1]])
 
     def _total(self, runs: Runs, of_run: NDArray[Any]) -> NDArray[np.float64]:
         n = int(self.runs.component.max(initial=-1)) + 1

@@ -80,8 +80,6 @@ def require_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise WorkspaceError(f"{path}: is a folder, expected a file name; choose a name inside it")
-    if not is_local(path):
-        return
     probe = path.with_name(f".{secrets.token_hex(4)}.probe")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

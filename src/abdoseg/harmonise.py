@@ -72,7 +72,7 @@ def harmonise_image(
     CaseError
         If voxels are not finite, or an MR scan has no voxel above 0 or no contrast.
     """
-    _require_finite(array)
+    _require_intensities(array)
     canonical, canonical_affine = geometry.to_canonical(array, affine)
     window = intensity_window(array, modality, windows)
     levels = _levels(window, modality)
@@ -130,7 +130,7 @@ def _positions(shape: tuple[int, ...], affine: Affine, grid: Grid) -> Positions:
     return geometry.axis_positions(grid.shape, step, shape)
 
 
-def _require_finite(array: NDArray[Any]) -> None:
+def _require_intensities(array: NDArray[Any]) -> None:
     """Raise CaseError unless the intensities can be those of a scan."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int(array.size - np.isfinite(array).sum())

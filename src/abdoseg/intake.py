@@ -21,6 +21,7 @@ from abdoseg.cards import Card
 from abdoseg.case import Case, CaseFacts, Foreground, SideSplit
 from abdoseg.duplicates import signature
 from abdoseg.errors import CaseError
+from abdoseg.kernels.values import count_values
 from abdoseg.modality import modality_warning
 from abdoseg.placement import placed_by_intensity
 from abdoseg.plausibility import Ranges, hu_scale, measure, oddities
@@ -203,19 +204,21 @@ def _geometry_done(native: geometry.Grid, spacing_mm: float) -> tuple[str, ...]:
 
 
 def _count(label: NDArray[np.uint8], anatomy: Anatomy) -> dict[str, int]:
-    counts = np.bincount(label.reshape(-1), minlength=len(anatomy) + 1)
+    counts = count_values(label)
     return {name: int(counts[i]) for i, name in enumerate(anatomy.names, start=1) if counts[i]}
 
 
 def _fingerprint(image: NDArray[np.int16]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(image).tobytes() + str(image.shape).encode()).hexdigest()[:32]
+    hashed = hashlib.sha256(np.ascontiguousarray(image).data)
+    hashed.update(str(image.shape).encode())
+    return hashed.hexdigest()[:32]
 
 
 def _digest(harmonised: harmonise.HarmonisedImage, label: NDArray[np.uint8], annotation: dict[str, Any]) -> str:
     facts = json.dumps([annotation, np.round(harmonised.grid.affine, 4).tolist(), harmonised.window])
     hashed = hashlib.sha256(facts.encode())
-    hashed.update(np.ascontiguousarray(harmonised.image).tobytes())
-    hashed.update(np.ascontiguousarray(label).tobytes())
+    hashed.update(np.ascontiguousarray(harmonised.image).data)
+    hashed.update(np.ascontiguousarray(label).data)
     return hashed.hexdigest()[:32]
 
 

@@ -100,7 +100,7 @@ def read_texts(files: Sequence[Path]) -> list[str]:
     if not files or is_local(files[0]):
         return [file.read_text(encoding="utf-8") for file in files]
     system: Any = files[0].fs  # type: ignore[attr-defined]
-    names = [system._strip_protocol(str(file)) for file in files]
+    names: list[str] = [file.path for file in files]  # type: ignore[attr-defined]
     found: dict[str, bytes] = system.cat(names)
     return [found[name].decode("utf-8") for name in names]
 
@@ -147,7 +147,7 @@ def require_reachable(place: Path) -> None:
     if is_local(place):
         return
     system: Any = place.fs  # type: ignore[attr-defined]
-    bucket = system._strip_protocol(str(place)).split("/")[0]
+    bucket = place.path.split("/")[0]  # type: ignore[attr-defined]
     try:
         system.info(bucket)
     except FileNotFoundError as error:

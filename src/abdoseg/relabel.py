@@ -13,6 +13,7 @@ from abdoseg.anatomy import Anatomy
 from abdoseg.cards import Card, merged_targets
 from abdoseg.case import SideSplit
 from abdoseg.errors import CaseError
+from abdoseg.kernels.memory import letter_of
 from abdoseg.kernels.values import count_values, lowest_and_highest, paint, translated
 from abdoseg.laterality import split_in_place
 from abdoseg.readers import Scan, read_scan
@@ -140,7 +141,7 @@ def relabel_masks(masks: Mapping[str, Path], image: Scan, rules: CaseRules, anat
     """
     card = rules.card
     # In the order of the files' memory, which is the image's.
-    label = np.zeros(image.array.shape, dtype=np.uint8, order="F" if image.array.flags.f_contiguous else "C")
+    label = np.zeros(image.array.shape, dtype=np.uint8, order=letter_of(image.array))
     found: set[str] = set()
     overlapping = 0
     for mask_name, structure in card.masks.items():

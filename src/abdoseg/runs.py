@@ -166,8 +166,13 @@ def decide_sides(
     Scans that `abdoseg duplicates` found to be one share a side.
     """
     items = [SplitItem(f.key, f.source, f.patient, f.fingerprint, f.split) for f in facts]
+    return split_cases(items, seed, fold, repeated_pairs(workspace, facts))
+
+
+def repeated_pairs(workspace: Workspace, facts: Sequence[CaseFacts]) -> list[tuple[str, str]]:
+    """Return the pairs of cases that `abdoseg duplicates` found to show one scan."""
     twins = load_twins(workspace.path).of({f.key: f.fingerprint for f in facts})
-    return split_cases(items, seed, fold, [twin.cases for twin in twins])
+    return [twin.cases for twin in twins]
 
 
 def plan_run(workspace: Workspace, config: TrainConfig, name: str | None = None) -> tuple[Run, bool]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abdoseg.kernels.memory import MemoryOrder
+from abdoseg.kernels.resample import Positions
 from abdoseg.kernels.values import count_values
 
 _MOST_PARTS = 6  # different labels in one new voxel; further ones are the smallest, and count as background
@@ -86,6 +87,12 @@ def resample_labels(
     stored = np.ascontiguousarray(order.view(array))
     along = [axes[a].mirrored(array.shape[a]) if back else axes[a] for a, back in zip(*order, strict=True)]
     return order.restored(_resampled(stored, along, voxel_ratio))
+
+
+def resample_nearest(array: NDArray[np.uint8], positions: Positions) -> NDArray[np.uint8]:
+    """Return the value of the nearest voxel, uint8 ``(X', Y', Z')``; half-way goes to the lower index."""
+    x, y, z = positions
+    return resample_labels(array, (nearest(x), nearest(y), nearest(z)), voxel_ratio=1.0)
 
 
 def _resampled(old: NDArray[np.uint8], axes: Sequence[AxisWeights], voxel_ratio: float) -> NDArray[np.uint8]:

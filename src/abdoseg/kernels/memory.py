@@ -1,12 +1,17 @@
 """The order in which an array's voxels lie in memory: kernels that follow it are several times as fast."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 _TILE = 32
+
+
+def letter_of(array: NDArray[Any]) -> Literal["C", "F"]:
+    """Return numpy's letter for the order of an array's memory; C where it is neither or both."""
+    return "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
 
 
 class MemoryOrder(NamedTuple):

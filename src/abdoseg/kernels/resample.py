@@ -1,4 +1,4 @@
-"""Axis-aligned resampling of a scan to another spacing, image and labels.
+"""Axis-aligned resampling of an image to another spacing.
 
 After reorientation the target grid shares the scan's axes, so the work is separable index arithmetic: no
 coordinate volume is ever made. One pass reads the native voxels in their own type and in the order of their memory, and
@@ -54,12 +54,6 @@ def resample_window(
     out = np.empty([len(positions[axis]) for axis in order.axes], dtype=np.int16)
     _linear(stored, lows, highs, fracs, np.float32(low), np.float32(gain), np.float32(levels), out)
     return order.restored(out)
-
-
-def resample_nearest(array: NDArray[np.uint8], positions: Positions) -> NDArray[np.uint8]:
-    """Return the value of the nearest voxel, uint8 ``(X', Y', Z')``; half-way goes to the lower index."""
-    index = [np.ceil(p - 0.5).astype(np.int64) for p in positions]
-    return np.ascontiguousarray(array[np.ix_(*index)])
 
 
 def _neighbours(

@@ -1,10 +1,12 @@
 """Counting and translating the values of a label map; eight bytes of background at once."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from abdoseg.kernels.memory import letter_of
 
 _PART = 2**20
 
@@ -49,7 +51,7 @@ def translated(array: Values, table: NDArray[np.uint8]) -> NDArray[np.uint8]:
         msg = f"translated: found {table[0]} for value 0, expected 0"
         raise ValueError(msg)
     # np.zeros_like would write every page; calloc's are zero until they are touched.
-    order = _order(array)
+    order = letter_of(array)
     out = np.zeros(array.shape, dtype=np.uint8, order=order)
     flat = np.ascontiguousarray(array.reshape(-1, order=order))
     _translate(flat, _words(flat), table, out.reshape(-1, order=order))
@@ -73,7 +75,7 @@ def paint(mask: Values, value: int, label: NDArray[np.uint8]) -> int:
     int
         How many of these voxels held another value than 0 and ``value``.
     """
-    order = _order(label)
+    order = letter_of(label)
     flat = np.ascontiguousarray(mask.reshape(-1, order=order))
     return int(_paint(flat, _words(flat), np.uint8(value), label.reshape(-1, order=order)))
 
@@ -85,14 +87,10 @@ def lowest_and_highest(array: NDArray[Any]) -> tuple[float, float]:
     """
     if array.dtype.kind not in "iu" or not array.dtype.isnative or array.size < _PART:
         return float(array.min()), float(array.max())
-    flat = np.asarray(array).reshape(-1, order=_order(array))
+    flat = np.asarray(array).reshape(-1, order=letter_of(array))
     parts = np.empty((-(-flat.size // _PART), 2), dtype=array.dtype)
     _ranges(flat, parts)
     return float(parts[:, 0].min()), float(parts[:, 1].max())
-
-
-def _order(array: NDArray[Any]) -> Literal["C", "F"]:
-    return "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
 
 
 def _words(flat: NDArray[Any]) -> NDArray[np.uint64]:

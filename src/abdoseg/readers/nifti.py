@@ -94,13 +94,9 @@ def _load_compressed(path: Path) -> tuple[Any, NDArray[Any]]:
             pass
     _require_spacing(path, header, start)
     array = np.ndarray(header.get_data_shape(), header.get_data_dtype(), buffer=data, order="F")
-    slope, intercept = (1.0 if part is None else part for part in _slope_and_intercept(header))
+    slope, intercept = header.get_slope_inter()  # None where the file states none
+    slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
     return header, apply_read_scaling(array, np.asanyarray(slope), np.asanyarray(intercept))
-
-
-def _slope_and_intercept(header: Any) -> tuple[float | None, float | None]:
-    slope, intercept = header.get_slope_inter()
-    return slope, intercept if intercept is not None else 0.0
 
 
 def _header(path: Path, start: bytes) -> Any:

@@ -33,7 +33,8 @@ from abdoseg.slice_rows import ListedSlice
 from abdoseg.store import IngestRecord, Workspace
 from abdoseg.store.arrays import is_case, open_source, write_case
 
-_THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""What the libraries of a worker read, when they are loaded, to know how many threads to use."""
 
 DASK_SECONDS = 10.0
 """How long to wait for a scheduler to answer."""
@@ -188,8 +189,8 @@ def worker_pool(jobs: int) -> Iterator[Executor | None]:
     if jobs <= 1:
         yield None
         return
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))  # libraries read them when they are loaded
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:
         yield pool

@@ -20,8 +20,9 @@ from abdoseg.exporters import exporter_for, require_writable
 from abdoseg.geometry import axis_positions, from_canonical, spacing_of, to_canonical
 from abdoseg.harmonise import harmonise_image
 from abdoseg.inference import InferenceSettings, sliding_window_logits, windows_of
-from abdoseg.kernels.resample import resample_nearest
+from abdoseg.kernels.label_resample import resample_nearest
 from abdoseg.kernels.restore import argmax_labels, restore_labels
+from abdoseg.kernels.values import count_values, translated
 from abdoseg.modality import decide_modality, modality_warning
 from abdoseg.model import SegmentationModel
 from abdoseg.progress import SILENT, Progress
@@ -252,14 +253,12 @@ def _kept_ids(anatomy: Anatomy, structures: tuple[str, ...] | None) -> tuple[int
 def _only(label: Label, kept: tuple[int, ...]) -> Label:
     table = np.zeros(256, dtype=np.uint8)
     table[list(kept)] = kept
-    return table[label]
+    return translated(label, table)
 
 
 def _volumes_ml(label: Label, scan: Scan, anatomy: Anatomy, kept: tuple[int, ...]) -> dict[str, float]:
     voxel_ml = abs(float(np.linalg.det(scan.affine[:3, :3]))) / 1000
-    counts = np.zeros(256, dtype=np.int64)
-    for plane in label:  # a whole scan at once would be widened to 64 bits
-        counts += np.bincount(plane.ravel(), minlength=256)
+    counts = count_values(label)
     return {anatomy.structure(i).name: float(counts[i]) * voxel_ml for i in kept}
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from abdoseg.annotation import AXES
 from abdoseg.case import CaseFacts
-from abdoseg.runs import Run, damaged_runs, decide_sides, list_runs
+from abdoseg.runs import Run, damaged_runs, decide_sides, list_runs, repeated_pairs
 from abdoseg.steps.sparsify import describe_view
-from abdoseg.store import Workspace, load_twins
+from abdoseg.store import Workspace
 from abdoseg.types import SplitName
 from abdoseg.views import View
 
@@ -34,7 +34,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "structures": _structures(workspace, facts),
         "active_view": workspace.active_view_name(),
         "views": [_view(view, [f for f in facts if sides[f.key] == "train"]) for view in workspace.views()],
-        "runs": [_run(workspace, run, {f.key: f for f in facts}, sides) for run in list_runs(workspace)],
+        "runs": _runs(workspace, facts, sides),
         "damaged_runs": damaged_runs(workspace),
     }
 
@@ -76,7 +76,17 @@ def _view(view: View, training: list[CaseFacts]) -> dict[str, Any]:
     }
 
 
-def _run(workspace: Workspace, run: Run, facts: dict[str, CaseFacts], sides: dict[str, SplitName]) -> dict[str, Any]:
+def _runs(workspace: Workspace, facts: list[CaseFacts], sides: dict[str, SplitName]) -> list[dict[str, Any]]:
+    by_key, twins = {f.key: f for f in facts}, repeated_pairs(workspace, facts)
+    told = []
+    for run in list_runs(workspace):
+        seed, fold = run.data.settings.split_seed, run.config.fold
+        today = sides if fold is None else decide_sides(workspace, facts, seed, fold)
+        told.append({**_run(run, by_key), "leaks": _leaks(run, by_key, today, twins)})
+    return told
+
+
+def _run(run: Run, facts: dict[str, CaseFacts]) -> dict[str, Any]:
     gone = [c.key for c in run.data.cases if c.key not in facts or facts[c.key].digest != c.digest]
     metrics = run.last_metrics()
     return {
@@ -89,19 +99,17 @@ def _run(workspace: Workspace, run: Run, facts: dict[str, CaseFacts], sides: dic
         "step": run.config.steps if run.status == "finished" else metrics.get("step", 0),
         "steps": run.config.steps,
         "changed_cases": gone,
-        "leaks": _leaks(workspace, run, facts, sides),
     }
 
 
-def _leaks(workspace: Workspace, run: Run, facts: dict[str, CaseFacts], sides: dict[str, SplitName]) -> list[str]:
+def _leaks(
+    run: Run, facts: dict[str, CaseFacts], sides: dict[str, SplitName], twins: list[tuple[str, str]]
+) -> list[str]:
     """Return the cases a run trained on whose scan is validation or test today, or was so in the run."""
-    if run.config.fold is not None:
-        sides = decide_sides(workspace, list(facts.values()), run.data.settings.split_seed, run.config.fold)
     held_out = {key for key in facts if sides[key] != "train"} | {*run.data.keys("val"), *run.data.keys("test")}
     prints = {facts[key].fingerprint for key in held_out if key in facts}
     trained = [key for key in run.data.keys("train") if key in facts]
-    twins = load_twins(workspace.path).of({key: f.fingerprint for key, f in facts.items()})
-    for a, b in (twin.cases for twin in twins):
+    for a, b in twins:
         prints |= {facts[a].fingerprint} if b in held_out else set()
         prints |= {facts[b].fingerprint} if a in held_out else set()
     return [key for key in trained if facts[key].fingerprint in prints]

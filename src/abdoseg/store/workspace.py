@@ -79,8 +79,7 @@ class Workspace:
         WorkspaceError
             If there is none, or its format is another one.
         """
-        path = open_place(path)
-        require_reachable(path)
+        path = _reached(path)
         file = path / SETTINGS_FILE
         if not file.is_file():
             msg = f"{path}: no workspace here; `abdoseg ingest CARD FOLDER` makes one, or choose one with --workspace"
@@ -98,10 +97,9 @@ class Workspace:
         ConfigError
             If a workspace with other settings stands there.
         """
-        path = open_place(path)
-        require_reachable(path)
+        path = _reached(path)
         if (path / SETTINGS_FILE).is_file():
-            workspace = cls.open(path)
+            workspace = cls(path, _read_settings(path / SETTINGS_FILE))
             if settings is not None and settings != workspace.settings:
                 raise ConfigError(f"{path}: a workspace with other settings is there; choose another folder")
             return workspace
@@ -177,8 +175,9 @@ class Workspace:
             If the settings were changed under a stored case: its grid or its label ids would be misread.
         """
         found = arrays.read_facts([self.case_folder(key) for key in self.case_keys(sources)])
+        digest = self.settings.digest()
         for facts in found:
-            if facts.settings_digest != self.settings.digest():
+            if facts.settings_digest != digest:
                 msg = (
                     f"{self.path / SETTINGS_FILE}: structures, spacing or windows are not those that {facts.key} was "
                     "stored with; undo the change, or make a new workspace and ingest again"
@@ -267,6 +266,12 @@ class Workspace:
         """Make a view, or ``"full"``, the active one."""
         self.view(name)
         write_text(self.path / "views" / "ACTIVE", name + "\n")
+
+
+def _reached(path: Path | str) -> Path:
+    place = open_place(path)
+    require_reachable(place)
+    return place
 
 
 def _read_model(model: type[T], file: Path) -> T:
