@@ -161,6 +161,8 @@ MUTANTS = (
     Mutant("a case in an object store is there too early", "store/arrays.py", "            remove_case(folder, incoming)\n            _write_group(folder, case, foreground)", "            _write_group(folder, case, foreground)", "tests/test_object_store.py"),
     Mutant("lost slices kept quiet", "slice_rows.py", "if slices.apart and lost:", "if slices.apart and lost > 1000:", "tests/test_slice_rows.py"),
     Mutant("a gzip file taken without its end", "readers/nifti.py", "        while file.read(_PIECE):\n            pass\n", "", "tests/test_readers.py tests/test_damage.py"),
+    Mutant("--split-crossing forgotten", "relabel.py", "ids, decision or by_card)", "ids, decision)", "tests/test_ingest.py"),
+    Mutant("workers of many threads", "steps/ingest.py", "    os.environ.update(dict.fromkeys(THREAD_VARIABLES, \"1\"))\n", "", "tests/test_ingest.py"),
 )  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -14,8 +16,9 @@ from abdoseg.anatomy import ABDOMEN
 from abdoseg.cards import load_card
 from abdoseg.case import Foreground
 from abdoseg.errors import CardError, ConfigError, WorkspaceError
-from abdoseg.steps.ingest import ingest, worker_pool
+from abdoseg.steps.ingest import THREAD_VARIABLES, ingest, worker_pool
 from abdoseg.store import Settings, Workspace
+from abdoseg.types import UNKNOWN_LABEL
 from tests.conftest import LPS, body, word_case, write_nifti
 
 WORD = load_card("word")
@@ -292,6 +295,43 @@ def test_a_case_that_the_table_does_not_know_is_told(tmp_path, total_source):
     report = ingest(Workspace.create(tmp_path / "w"), load_card("totalsegmentator"), total_source)
     assert any("meta.csv has no row of s0002" in warning for warning in report.warnings)
     assert len(report.taken) == 2
+
+
+@pytest.mark.parametrize(("option", "crossing"), [(None, "unknown"), ("unknown", "unknown"), ("cut", "cut")])
+def test_an_organ_across_the_midline_is_cut_only_if_asked(tmp_path, abdoseg, word_source, option, crossing):
+    def joined(label, affine):
+        label[label == 12] = 0
+        label[5:25, 17:19, 10:14] = 12  # both adrenals, as one bar across the body
+        return label, affine
+
+    _rewrite(_paths(word_source)[1], joined)
+    choice = ["--split-crossing", option] if option else []
+    assert abdoseg("ingest", "word", word_source, "-w", tmp_path / "w", *choice).status == 0
+    workspace = Workspace.open(tmp_path / "w")
+    case = workspace.read_case("word/word_0002")
+    sides = {name for name in case.facts.voxels if "adrenal" in name}
+    assert (case.label == UNKNOWN_LABEL).any() == (crossing == "unknown")
+    assert sides == (set() if crossing == "unknown" else {"right_adrenal_gland", "left_adrenal_gland"})
+    (split,) = case.facts.sides
+    assert split.open  # somebody should look at it either way
+    assert any(("cut there" if crossing == "cut" else "left unknown") in flag for flag in split.flags)
+
+
+def test_a_worker_uses_one_thread_and_the_callers_setting_is_kept(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    with worker_pool(2) as pool:
+        asked = [pool.submit(os.getenv, name) for name in THREAD_VARIABLES]
+        assert [answer.result(60) for answer in asked] == ["1"] * len(THREAD_VARIABLES)
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "3"
+    assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_ingest_starts_without_torch():
+    code = "import sys, abdoseg.cli.ingest, abdoseg.steps.ingest, abdoseg.steps.review, abdoseg.devices as d;"
+    code += "d.available_cores(); print(sorted({'torch', 'monai', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 # -- the disk ---------------------------------------------------------------------------------------------------------
