@@ -36,6 +36,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def triton(session: nox.Session) -> None:
+    """Test the loss's GPU kernel in Triton's interpreter, and that it compiles (Triton is 1 GB on disk, so apart)."""
+    install(session, "test")
+    session.install(*CONSTRAINTS, "triton>=3.4")
+    session.run("pytest", "tests/losses/test_triton.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Formatting, lint, types and the layer contract."""
     install(session, "lint")

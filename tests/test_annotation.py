@@ -84,9 +84,40 @@ def test_thinned_gives_every_annotated_slice_its_own_group(annotation, data):
     assert (~thin.rows.any(axis=1)).sum() == 1
 
 
+@given(annotations(), st.data())
+def test_thinned_by_structure_leaves_what_both_know(annotation, data):
+    axes = annotation.axes() or (0, 2)
+    kept = {axis: data.draw(npst.arrays(bool, (SHAPE[axis], N))) for axis in axes}
+    thin = annotation.thinned(kept)
+    for axis, mask in kept.items():
+        for i in range(SHAPE[axis]):
+            voxel = [0, 0, 0]
+            voxel[axis] = i
+            old = row_at(annotation, axis if annotation.slices else None, voxel)
+            assert np.array_equal(row_at(thin, axis, voxel), old & mask[i])
+
+
+@given(annotations())
+def test_known_slices_are_the_rows_of_the_slices(annotation):
+    for axis in range(3):
+        known = annotation.known_slices(axis, SHAPE[axis])
+        assert known.shape == (SHAPE[axis], N)
+        for i in range(SHAPE[axis]):
+            voxel = [0, 0, 0]
+            voxel[axis] = i
+            if axis in annotation.slices:
+                assert np.array_equal(known[i], row_at(annotation, axis, voxel))
+            else:
+                assert np.array_equal(known[i], annotation.rows[0] & (not annotation.slices))
+
+
 def test_thinned_leaves_a_case_with_lists_along_other_axes():
     annotation = Annotation.partial((1,), N).thinned({0: np.ones(3, dtype=bool)})
     assert annotation.thinned({2: np.zeros(5, dtype=bool)}) is annotation
+    assert not annotation.can_thin([2])
+    assert not annotation.can_thin([0, 2])
+    assert annotation.can_thin([0])
+    assert Annotation.partial((1,), N).can_thin([1, 2])
 
 
 def test_structure_ids_are_those_of_slices_in_use():

@@ -3,7 +3,7 @@
 import pickle
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
@@ -13,19 +13,18 @@ from hypothesis import strategies as st
 
 from abdoseg import patches as patches_module
 from abdoseg.annotation import Annotation
-from abdoseg.augmentation.affine import NO_AFFINE
+from abdoseg.augmentation.affine import NO_AFFINE, draw_affine
+from abdoseg.augmentation.flip import FlipSettings
+from abdoseg.augmentation.intensity import IntensityParameters, IntensitySettings, draw_intensity
 from abdoseg.case import Case, CaseFacts, Foreground
 from abdoseg.errors import ConfigError, WorkspaceError
-from abdoseg.patches import (
-    ByteCache,
-    PatchSettings,
-    PatchStream,
-    case_bytes,
-    collate,
-    find_candidates,
-    foreground_bytes,
-)
-from abdoseg.sampling import Purpose, stream
+from abdoseg.kernels.patch import Cut, cut_patch, reach_of
+from abdoseg.patches import PatchSettings, PatchStream, collate, find_candidates
+from abdoseg.sampling import Purpose, candidate_voxels, stream
+from abdoseg.store import Workspace
+from abdoseg.store.arrays import OpenCase, write_case
+from abdoseg.store.cache import case_bytes
+from abdoseg.store.chunks import ShardedArray
 from abdoseg.views import View
 
 N = 4
@@ -43,9 +42,10 @@ class FakeReader:
         self.cases = {case.facts.key: case for case in cases}
         self.reads = []
 
-    def read_case(self, key):
+    def open_case(self, key):
         self.reads.append(key)
-        return self.cases[key]
+        case = self.cases[key]
+        return OpenCase(case.facts.digest, case.image, case.label, self.read_foreground(key))
 
     def read_foreground(self, key):
         return Foreground.of(self.cases[key].label, N)
@@ -70,7 +70,7 @@ def make_case(name, annotation, *, source="a", modality="CT", unknown=False, see
 
 
 def thinned(annotation, axes=("axial",), fraction=0.3):
-    return View(name="v", axes=axes, fraction=fraction).apply(annotation, "any", SHAPE)
+    return View(name="v", axes=axes, fraction=fraction).apply(annotation, "any", SHAPE, {})
 
 
 def workplace():
@@ -268,68 +268,257 @@ def test_random_sampler_draws_any_voxel():
 
 
 def test_mix_alternates_partial_and_sparse():
-    settings = PatchSettings(PATCH, affine=NO_AFFINE, mix=(("partial", 0.5), ("sparse", 0.5)))
+    settings = PatchSettings(PATCH, affine=NO_AFFINE, weights={"kind": {"partial": 0.5, "sparse": 0.5}})
     patches = stream_of(settings)
     sparse = sum(patches.example(t).case.startswith("b/") for t in range(200))
     assert 70 < sparse < 130
 
 
-def test_candidates_by_facts_are_those_by_voxels():
-    shown, reader = workplace()
-    by_facts, by_voxels = find_candidates(shown, reader, NAMES), find_candidates(shown, reader)
-    assert np.array_equal(by_facts.has, by_voxels.has)
-    assert by_facts.kinds == ("partial", "sparse", "sparse", "partial", "partial")
-    whole = [(facts, annotation) for facts, annotation in shown if not annotation.slices]
-    find_candidates(whole, None, NAMES)  # nothing is read
+# -- read from disk, box by box --------------------------------------------------------------------------------------
+
+DISK_SHAPE = (70, 45, 81)
+DISK = PatchSettings((40, 36, 44), seed=5)
 
 
-class CountingCache(ByteCache):
-    """Notes the largest fill."""
+def large_case(name, annotation, **kwargs):
+    case = make_case(name, annotation, **kwargs)
+    rng = np.random.default_rng([7, *name.encode()])
+    label = np.zeros(DISK_SHAPE, np.uint8)
+    for c in range(1, N + 1):
+        corner = rng.integers(0, 28, 3)
+        label[tuple(slice(a, a + 14) for a in corner)] = c
+    label[:, :5, :40] = 255
+    facts = case.facts.model_copy(update={"shape": DISK_SHAPE, "digest": name, "voxels": {}})
+    return Case(facts, rng.integers(-2000, 2001, DISK_SHAPE).astype(np.int16), label)
 
-    highest = 0
 
-    def get(self, key, load, size_of):
-        value = super().get(key, load, size_of)
-        assert self.used == sum(size for size, _ in self._entries.values())
-        self.highest = max(self.highest, self.used)
-        return value
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory):
+    """``(shown cases, workspace, cases by key)``: partial, sparse, hybrid and unlabelled, stored."""
+    root = tmp_path_factory.mktemp("disk")
+    workspace = Workspace.create(root)
+    whole, part = Annotation.partial((1, 2, 3, 4), N), Annotation.partial((1, 3), N)
+
+    def view(axes):
+        return View(name="v", axes=axes, fraction=0.3).apply(whole, "any", DISK_SHAPE, {})
+
+    shown = [
+        (large_case("part", part), part),
+        (large_case("sparse", whole, source="b"), view(("axial",))),
+        (large_case("hybrid", whole, source="b", modality="MR"), view(("coronal", "sagittal"))),
+        (large_case("none", Annotation.partial((), N), source="c"), Annotation.partial((), N)),
+    ]
+    for case, _ in shown:
+        write_case(workspace.case_folder(case.facts.key), root / "in", case, Foreground.of(case.label, N))
+    return [(case.facts, annotation) for case, annotation in shown], workspace, {c.facts.key: c for c, _ in shown}
+
+
+def whole_centre(t, structure, case, annotation, seed):
+    """Choose the centre with all arrays at hand, in plain numpy."""
+    generator = stream(seed, t, Purpose.VOXEL)
+    axes = annotation.axes() or (None,)
+    if structure == 0:
+        axis = axes[generator.integers(len(axes))]
+        tries = generator.integers(case.label.size, size=64)
+        undrawn = annotation.known_label(case.label, axis).reshape(-1)[tries] == 0
+        return tries[np.flatnonzero(undrawn)[0]], axis
+    foreground = Foreground.of(case.label, N)
+    found = {a: candidate_voxels(foreground, annotation, structure, a, case.label.shape) for a in axes}
+    found = {a: index for a, index in found.items() if len(index)}
+    axis = tuple(found)[generator.integers(len(found))]
+    return found[axis][generator.integers(len(found[axis]))], axis
+
+
+def whole_example(patches, case, annotation, t):
+    """Cut example ``t`` out of whole arrays, step by step."""
+    settings = patches.settings
+    structure = patches.sampler.draw(t).structure
+    index, axis = whole_centre(t, structure, case, annotation, settings.seed)
+    voxel = np.array(np.unravel_index(index, case.label.shape), float)
+    matrix = draw_affine(stream(settings.seed, t, Purpose.SPACE), settings.affine).matrix()
+    rows = np.concatenate([annotation.rows, np.zeros((1, N), bool)])
+    used_axis, groups = annotation.slice_groups(axis, case.label.shape)
+    groups = np.where(rows[groups].any(axis=1), groups, len(annotation.rows)).astype(np.int32)
+    known = np.zeros((len(rows), 256), bool)
+    known[:, 1 : N + 1] = rows
+    cut = Cut(voxel, matrix, settings.shape)
+    window = (case.facts.scale, case.facts.offset)
+    found = cut_patch(case.image, case.label, (used_axis, groups), known, cut, window)
+    occurring = np.unique(found.group[found.group >= 0])
+    group = np.full_like(found.group, -1)
+    for new, old in enumerate(occurring):
+        group[found.group == old] = new
+    return [
+        *(found.image[None].tobytes(), found.label.tobytes(), group.tobytes(), rows[occurring].tobytes()),
+        *(case.facts.key, structure, tuple(int(x) for x in voxel)),
+    ]
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2**30])
+def test_patches_read_in_boxes_are_those_of_whole_arrays(on_disk, cache_bytes):
+    shown, workspace, cases = on_disk
+    patches = PatchStream(shown, workspace, DISK, cache_bytes)
+    annotations = {facts.key: annotation for facts, annotation in shown}
+    seen = set()
+    for t in range(60):
+        # What an earlier patch left in the box must not matter.
+        patches_module._IMAGE_BOX.array(DISK_SHAPE, np.int16)[...] = 30000 * (-1) ** t
+        patches_module._LABEL_BOX.array(DISK_SHAPE, np.uint8)[...] = 1 + t % 4
+        patch = patches.example(t)
+        assert contents(patch) == whole_example(patches, cases[patch.case], annotations[patch.case], t)
+        seen.add(patch.case)
+    assert seen == set(cases)
+    assert (patches.cache.used > 0) == (cache_bytes > 0)
+
+
+def test_threads_cut_the_same(on_disk):
+    shown, workspace, _ = on_disk
+    one, many = (PatchStream(shown, workspace, DISK, budget) for budget in (0, case_bytes_of(shown) * 2))
+    expected = [contents(one.example(t)) for t in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda t: contents(many.example(t)), range(40)))
+    assert found == expected
+
+
+def case_bytes_of(shown):
+    return 3 * int(np.prod(shown[0][0].shape)) + 4 * 20_000
+
+
+def test_no_more_is_read_than_a_patch_needs(on_disk, monkeypatch):
+    """Of a case, the choice of the centre reads one entry, a structure's part or one voxel; the patch its box."""
+    shown, workspace, _ = on_disk
+    asked = []
+    genuine = ShardedArray.read
+
+    def noted(self, start, out, wanted=None):
+        asked.append((self.dtype.name, out.shape))
+        genuine(self, start, out, wanted)
+
+    monkeypatch.setattr(ShardedArray, "read", noted)
+    patches = PatchStream(shown, workspace, DISK, 0, find_candidates(shown, workspace))
+    for t in range(30):
+        asked.clear()
+        recipe = patches.recipe(t)
+        if recipe.structure == 0:
+            assert set(asked) == {("uint8", (1, 1, 1))}
+        elif recipe.facts.source != "b":
+            assert asked == [("int32", (1,))]
+        else:
+            start = recipe.case.foreground.start
+            assert asked == [("int32", (start[recipe.structure] - start[recipe.structure - 1],))]
+        asked.clear()
+        patches.example(t)
+        box = reach_of(recipe.cut, DISK_SHAPE).shape
+        assert [shape for _, shape in asked if len(shape) == 3 and shape != (1, 1, 1)] == [box, box]
+
+
+def test_another_case_in_its_place_is_told(on_disk, tmp_path):
+    shown, workspace, _ = on_disk
+    other = [(facts.model_copy(update={"digest": "earlier"}), annotation) for facts, annotation in shown]
+    patches = PatchStream(other, workspace, DISK)
+    with pytest.raises(WorkspaceError, match="taken in again with other voxels"):
+        patches.example(0)
 
 
 @pytest.mark.parametrize("n_cases", [0, 1, 2.5, 20])
 def test_cache_keeps_to_its_budget(n_cases):
     shown, reader = workplace()
-    budget = int(n_cases * case_bytes(next(iter(reader.cases.values()))))
-    patches = PatchStream(shown, reader, TURNED, budget)
-    patches.cache = CountingCache(budget)
+    largest = max(case_bytes(reader.open_case(key)) for key in reader.cases)
+    patches = PatchStream(shown, reader, TURNED, int(n_cases * largest))
+    reader.reads.clear()
     for t in range(60):
         patches.example(t)
-    assert patches.cache.highest <= budget
-    if n_cases == 20:
-        assert len(reader.reads) == len(set(reader.reads)) == len(shown)
-    if n_cases == 0:
-        assert len(reader.reads) == 60
+        assert patches.cache.used <= patches.cache.budget
+    assert len(patches.cache) == {0: 0, 1: 1, 2.5: 2, 20: len(shown)}[n_cases]
+    assert len(reader.reads) == len(set(reader.reads)) == len(shown)
 
 
-def test_cache_drops_what_was_used_longest_ago():
-    cache, loads = ByteCache(2), []
-
-    def ask(key):
-        return cache.get(("x", key), lambda: loads.append(key) or key, lambda _: 1)
-
-    for key in "abacaab":
-        assert ask(key) == key
-    assert loads == list("abcb")
-    assert cache.used == 2
-    cache.get(("x", "huge"), lambda: "huge", lambda _: 3)
-    assert len(cache) == 2
+# -- padding, flips, intensity ---------------------------------------------------------------------------------------
 
 
-def test_cache_counts_all_bytes():
+def test_padding_as_background_has_the_group_of_the_nearest_slice():
+    whole = Annotation.partial((1, 2, 3, 4), N)
+    case = make_case("sparse", whole)
+    shown = thinned(whole, fraction=1.0)
+    both = [
+        PatchStream([(case.facts, shown)], FakeReader([case]), PatchSettings(PATCH, NO_AFFINE, seed=3, padding=padding))
+        for padding in ("outside", "background")
+    ]
+    padded = 0
+    for t in range(40):
+        plain, patch = (patches.example(t) for patches in both)
+        outside = plain.group < 0
+        padded += outside.sum()
+        assert np.array_equal(patch.image, plain.image)
+        assert np.array_equal(patch.label, plain.label)
+        assert not patch.label[outside].any()
+        assert patch.group.min() == 0
+        z = np.clip(np.arange(PATCH[2]) - PATCH[2] // 2 + patch.centre[2], 0, SHAPE[2] - 1)
+        assert np.array_equal(patch.group, np.broadcast_to(z - z.min(), PATCH))
+    assert padded
+    with pytest.raises(ConfigError, match="padding: found 'zeros'"):
+        PatchSettings(padding="zeros")
+
+
+FLIPPED = FlipSettings((1.0, 0.0, 0.0), (2, 1, 3, 4))
+
+
+def test_a_flip_along_x_swaps_sides():
+    """Structures 1 and 2 are partners; in a plain crop the patch is mirrored about its centre voxel."""
     shown, reader = workplace()
-    case = reader.cases[shown[0][0].key]
-    assert case_bytes(case) == 3 * np.prod(SHAPE)
-    foreground = reader.read_foreground(shown[0][0].key)
-    assert foreground_bytes(foreground) == 4 * foreground.counts().sum() + 8 * (N + 1)
+    plain = PatchStream(shown, reader, PLAIN)
+    flipped = PatchStream(shown, reader, PatchSettings(PATCH, NO_AFFINE, seed=3, flip=FLIPPED))
+    swap = np.array([0, 2, 1, 3, 4])
+    for t in range(60):
+        a, b = plain.example(t), flipped.example(t)
+        assert (a.case, a.centre, a.structure) == (b.case, b.centre, b.structure)
+        # 8 voxels, centre at index 4: index i shows what lies at 8 - i; index 0 has no twin.
+        assert np.array_equal(b.image[:, 1:], a.image[:, :0:-1])
+        assert np.array_equal(b.label[1:], swap[a.label[:0:-1]])
+        inside = a.group[:0:-1] >= 0
+        assert np.array_equal(b.group[1:] >= 0, inside)
+        rows = a.annotated[a.group[:0:-1][inside]]
+        assert np.array_equal(b.annotated[b.group[1:][inside]], rows[:, swap[1:] - 1])
+        assert b.label[tuple(n // 2 for n in PATCH)] == swap[b.structure]
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_other_flips_are_plain(axis):
+    probability = [0.0, 0.0, 0.0]
+    probability[axis] = 1.0
+    shape = (8, 9, 9)
+    plain, flipped = (
+        stream_of(PatchSettings(shape, NO_AFFINE, seed=3, flip=flip))
+        for flip in (FlipSettings(), FlipSettings(tuple(probability)))
+    )
+    for t in range(20):
+        a, b = plain.example(t), flipped.example(t)
+        assert np.array_equal(b.image, np.flip(a.image, axis + 1))
+        assert np.array_equal(b.label, np.flip(a.label, axis))
+        assert np.array_equal(b.annotated[b.group], np.flip(a.annotated[a.group], axis))
+
+
+def test_flips_leave_all_other_draws_alone():
+    both = [stream_of(TURNED), stream_of(PatchSettings(PATCH, seed=3, flip=FlipSettings((0.0, 0.5, 0.5))))]
+    for t in range(20):
+        a, b = (patches.recipe(t) for patches in both)
+        assert a.centre == b.centre
+        assert np.array_equal(np.abs(a.cut.matrix), np.abs(b.cut.matrix))
+
+
+def test_intensity_parameters_go_with_patch_and_batch():
+    settings = IntensitySettings(noise_probability=0.5, gamma_probability=0.5)
+    patches = stream_of(PatchSettings(PATCH, seed=3, intensity=settings))
+    found = [patches.example(t) for t in range(20)]
+    expected = [draw_intensity(stream(3, t, Purpose.INTENSITY), settings) for t in range(20)]
+    assert [patch.intensity for patch in found] == expected
+    assert collate(found).intensity == tuple(expected)
+    assert len({(each.noise_std > 0, each.gamma != 1) for each in expected}) == 4
+    plain = stream_of().example(0)
+    assert plain.intensity is None
+    assert collate([plain]).intensity == ()
+    assert isinstance(expected[0], IntensityParameters)
+    assert np.array_equal(found[0].image, plain.image)  # applied later, on the device
 
 
 def test_batches_pad_groups_with_empty_rows():
@@ -358,9 +547,10 @@ def test_slice_lists_must_fit():
 
 def test_a_structure_that_is_gone_is_told_by_its_case():
     shown, reader = workplace()
-    patches = PatchStream(shown[:1], reader, PLAIN)
+    candidates = find_candidates(shown[:1], reader)
     reader.read_foreground = lambda _: Foreground.of(np.zeros(SHAPE, np.uint8), N)
-    with pytest.raises(WorkspaceError, match="a/part"):
+    patches = PatchStream(shown[:1], reader, PLAIN, candidates=candidates)
+    with pytest.raises(WorkspaceError, match=r"a/part.*--replace"):
         [patches.example(t) for t in range(20)]
 
 

@@ -1,12 +1,16 @@
 """What a run freezes, and what the workspace says of it later."""
 
+import os
 import shutil
+import signal
+import time
 
 import nibabel as nib
 import numpy as np
 import pytest
 from filelock import FileLock
 
+from abdoseg import interrupts
 from abdoseg.cards import load_card
 from abdoseg.config import make_config
 from abdoseg.errors import ConfigError, RunError
@@ -96,17 +100,24 @@ def test_corrected_labels_make_a_new_run(workspace, tmp_path):
     assert second.run.name != first.run.name
 
 
-def test_a_second_signal_interrupts_at_once():
-    import os
-    import signal
-
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_second_signal_interrupts_at_once(monkeypatch, second):
+    monkeypatch.setattr(interrupts, "TOGETHER_SECONDS", 0.05)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), deferred_interrupts() as asked:  # noqa: PT012
         assert not asked()
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGUSR1)
         assert asked()
-        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        os.kill(os.getpid(), second)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_signals_that_come_together_are_one():
+    with deferred_interrupts() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked()
 
 
 def test_what_cannot_be_drawn_is_said_rightly(tmp_path):

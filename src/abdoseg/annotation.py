@@ -5,7 +5,7 @@ belongs to a group, and a table says which structures were looked for in that gr
 for, not there) and "not annotated" (nobody looked) therefore never share a value.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +81,16 @@ class Annotation:
             return 0, np.zeros(shape[0], dtype=np.int32)
         return axis, np.asarray(self.slices[axis], dtype=np.int32)
 
+    def known_slices(self, axis: int, n_slices: int) -> NDArray[np.bool_]:
+        """Return bool ``(n, N)``: the row of every slice along ``axis``; all the same where the case has no list.
+
+        A case with lists, but none along ``axis``, has no row that holds for a whole slice: nothing is known.
+        """
+        if axis in self.slices:
+            return self.rows[self.slices[axis]]
+        row = np.zeros(self.n_structures, dtype=bool) if self.slices else self.rows[0]
+        return np.repeat(row[None], n_slices, axis=0)
+
     def group_volume(self, shape: Sequence[int], axis: int | None = None) -> NDArray[np.int32]:
         """Return the group of every voxel, int32 ``(X, Y, Z)``, by the slice list of ``axis`` (default: the first)."""
         if axis is None and self.slices:
@@ -100,37 +110,41 @@ class Annotation:
         value = np.where(label <= self.n_structures, label, 0)
         return np.where(table[group, value], label, 0).astype(np.uint8)
 
+    def can_thin(self, axes: Collection[int]) -> bool:
+        """Whether slices along ``axes`` can be hidden: the case has no slice lists, or has them along just these."""
+        return not self.slices or set(self.slices) == set(axes)
+
     def thinned(self, kept: Mapping[int, NDArray[np.bool_]]) -> "Annotation":
         """Return the annotation left when only some slices keep their labels.
 
         Parameters
         ----------
         kept
-            For each axis, bool ``(n,)``: which slices stay annotated.
+            For each axis, bool ``(n,)``: which slices stay annotated; or ``(n, N)``: for which structures.
 
         Returns
         -------
         Annotation
-            Every kept slice in which something is known is a group of its own, with the row it had (the dice term
-            is per slice); all others share one group with an empty row.
+            Every slice in which something is still known is a group of its own, with what is left of the row it had
+            (the dice term is per slice); all others share one group with an empty row.
 
         Notes
         -----
-        Where the case already has a list along an axis, a kept slice keeps that slice's row. A list along another
+        Where the case already has a list along an axis, a slice's row is that list's. A list along another
         axis than the new ones cannot be combined with them slice by slice; such a case keeps its own list and is
         left as it is.
         """
-        if self.slices and set(self.slices) != set(kept):
+        if not self.can_thin(kept):
             return self
-        rows = [np.zeros(self.n_structures, dtype=bool)]
+        rows = [np.zeros((1, self.n_structures), dtype=bool)]
         slices = {}
         for axis, mask in sorted(kept.items()):
-            old = self.rows[self.slice_groups(axis if self.slices else None, (len(mask),))[1]]
-            known = mask & old.any(axis=1)
+            left = self.known_slices(axis, len(mask)) & mask.reshape(len(mask), -1)
+            known = left.any(axis=1)
             slices[axis] = np.zeros(len(mask), dtype=np.int32)
-            slices[axis][known] = len(rows) + np.arange(known.sum())
-            rows.extend(old[known])
-        return Annotation(np.array(rows), slices)
+            slices[axis][known] = sum(map(len, rows)) + np.arange(known.sum())
+            rows.append(left[known])
+        return Annotation(np.concatenate(rows), slices)
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts for a case's attributes.

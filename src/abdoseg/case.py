@@ -1,5 +1,6 @@
 """One scan as the store keeps it: arrays on the harmonised grid, and facts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,9 @@ from abdoseg.annotation import Annotation
 from abdoseg.types import Affine, Modality, SplitName
 
 CaseStatus = Literal["taken", "repaired"]
+
+Runs = tuple[tuple[int, int], ...]
+"""Runs of neighbouring slices along an axis: (first, stop) each, in order."""
 
 
 class SideSplit(BaseModel):
@@ -68,6 +72,9 @@ class CaseFacts(BaseModel):
     window: tuple[float, float] = Field(description="native intensities that became 0 and 1 (HU for CT)")
     annotation: dict[str, Any] = Field(description="Annotation.to_json()")
     voxels: dict[str, int] = Field(description="labelled voxels per structure, harmonised grid")
+    occupied: dict[str, tuple[Runs, Runs, Runs]] = Field(
+        default={}, description="by structure: the slices along X, Y and Z that hold it; empty in older cases"
+    )
     fingerprint: str = Field(description="hash of the harmonised image; equal for repeated scans")
     digest: str = Field(description="hash of image, label, annotation and affine; another one is another case")
     settings_digest: str = Field(description="hash of the workspace's structures, spacing and windows")
@@ -155,3 +162,24 @@ class Foreground:
     def counts(self) -> NDArray[np.int64]:
         """Return the number of voxels of structures 1..N."""
         return np.diff(self.start)
+
+    def occupied(self, shape: Sequence[int]) -> dict[int, tuple[Runs, Runs, Runs]]:
+        """Return, for each structure that is there, the slices along X, Y and Z of ``shape`` that hold it."""
+        return {
+            structure: _runs_of_voxels(self.of_structure(structure), shape)
+            for structure in range(1, len(self.start))
+            if len(self.of_structure(structure))
+        }
+
+
+def _runs_of_voxels(index: NDArray[np.int32], shape: Sequence[int]) -> tuple[Runs, Runs, Runs]:
+    x, rest = np.divmod(index, shape[1] * shape[2])
+    y, z = np.divmod(rest, shape[2])
+    return (_runs(x), _runs(y), _runs(z))
+
+
+def _runs(coordinates: NDArray[np.int32]) -> Runs:
+    """Return the runs of neighbouring numbers among ``coordinates``."""
+    held = np.bincount(coordinates) > 0
+    edges = np.flatnonzero(np.diff(held.astype(np.int8), prepend=0, append=0))
+    return tuple((int(first), int(stop)) for first, stop in edges.reshape(-1, 2))

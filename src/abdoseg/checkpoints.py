@@ -4,18 +4,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from abdoseg.errors import RunError, WorkspaceError
 from abdoseg.files import whole_files
 from abdoseg.places import local_copy
 
-_MODEL = "model."
-_OPTIMISER = "optimiser."
+MODEL, OPTIMISER, AVERAGE = "model.", "optimiser.", "average."
+"""How the names of tensors begin in a checkpoint: weights, the optimiser's memory, averaged weights."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
@@ -52,29 +50,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise RunError(f"{path}: cannot be read ({error}); train again, or choose another run") from error
 
 
-def save_checkpoint(path: Path, network: nn.Module, optimiser: Optimizer, step: int) -> None:
-    """Save everything a training needs to go on after ``step`` optimiser steps."""
-    tensors = {_MODEL + key: value for key, value in network.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        for key, value in state.items():
-            tensors[f"{_OPTIMISER}{index}.{key}"] = torch.as_tensor(value)
-    save_tensors(path, tensors, {"step": str(step)})
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with ``prefix``, without it."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _lay_out_as_parameters(optimiser: Optimizer) -> None:
-    """Give every moment the memory layout of its parameter.
-
-    Files hold contiguous tensors; a fused optimiser walks parameter, gradient and moments by address and would pair
-    the wrong numbers of a channels-last parameter with them.
-    """
-    for parameter, state in optimiser.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter).copy_(value)
-
-
-def load_checkpoint(path: Path, network: nn.Module, optimiser: Optimizer | None = None) -> int:
-    """Restore network and optimiser in place; return the number of optimiser steps done.
+def load_weights(path: Path, network: nn.Module) -> dict[str, str]:
+    """Put the weights of a checkpoint into a network, the averaged ones where there are some; return its facts.
 
     Raises
     ------
@@ -82,17 +64,10 @@ def load_checkpoint(path: Path, network: nn.Module, optimiser: Optimizer | None 
         If the file is damaged or belongs to another network.
     """
     tensors, facts = load_tensors(path)
-    model = {k.removeprefix(_MODEL): v for k, v in tensors.items() if k.startswith(_MODEL)}
+    averaged = {key: value for key, value in under(AVERAGE, tensors).items() if key != ".updates"}
+    plain = {key: value for key, value in tensors.items() if not key.startswith((MODEL, OPTIMISER, AVERAGE))}
     try:
-        network.load_state_dict(model)
+        network.load_state_dict(averaged or under(MODEL, tensors) or plain)
     except RuntimeError as error:
         raise RunError(f"{path}: weights of another network; train again, or choose another run") from error
-    if optimiser is not None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith(_OPTIMISER):
-                index, _, name = key.removeprefix(_OPTIMISER).partition(".")
-                state.setdefault(int(index), {})[name] = value
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        _lay_out_as_parameters(optimiser)
-    return int(facts["step"])
+    return facts

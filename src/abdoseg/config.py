@@ -3,13 +3,19 @@
 import hashlib
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from abdoseg.errors import ConfigError, unknown_name
 from abdoseg.methods import METHODS
 from abdoseg.networks import NETWORKS
 from abdoseg.sampling import SAMPLERS
 from abdoseg.views import FULL_VIEW
+
+CHANGEABLE = {
+    *("preset", "validate_every", "validate_cases", "accumulate", "checkpointing", "compile", "workers", "cache_mb"),
+    *("loader_timeout_seconds", "log_every", "checkpoint_seconds"),
+}
+"""Settings that an unfinished run may go on with in another way: the same weights follow, but for rounding."""
 
 
 class TrainConfig(BaseModel):
@@ -40,8 +46,44 @@ class TrainConfig(BaseModel):
     reduction: Literal["group", "volume"] = Field(
         default="group", description="volume: all groups with the same annotated structures count as one"
     )
+    clamp: float = Field(default=0.0, ge=0, lt=0.5, description="least probability in the loss (authors: 1e-6)")
+    unannotated_when: Literal["no_group", "no_label"] = Field(
+        default="no_group", description="no_label: lambda of unannotated patches where no voxel is labelled (authors)"
+    )
+    padding: Literal["outside", "background"] = Field(
+        default="outside", description="background: voxels outside the scan count as background (authors)"
+    )
+    annotated_from: Literal["card", "labels"] = Field(
+        default="card", description="labels: a case annotates only what its labels hold (authors)"
+    )
+    structure_weights: dict[str, float] = Field(default={}, description="how often a structure is drawn; others 1")
+    source_weights: dict[str, float] = Field(default={}, description="how often a source is drawn; others 1")
+    mix: dict[str, float] = Field(
+        default={}, description="share of partial, sparse and unlabelled cases, drawn first; empty: no such draw"
+    )
+    learning_rate_every: int = Field(default=1, gt=0, description="steps between its changes (authors: 1000)")
+    clip_gradient_norm: float = Field(default=0.0, ge=0, description="largest norm of the gradient; 0: any")
+    average_decay: float = Field(
+        default=0.0, ge=0, lt=1, description="of an exponential moving average of the weights (EMA); 0: none"
+    )
+    precision: Literal["float32", "bf16", "fp16", "float64"] = Field(
+        default="float32", description="bf16 and fp16: mixed precision (AMP)"
+    )
+    channels_last: bool = Field(default=False, description="memory layout of weights and images")
+    start_from: str | None = Field(default=None, description="run whose weights to start from (fine-tuning)")
+    final_weights: Literal["last", "best"] = Field(
+        default="last", description="which become the model: those of the last step, or of the best validation"
+    )
     seed: int = Field(default=0, ge=0, description="of weights, sampling and augmentation")
     fold: tuple[int, int] | None = Field(default=None, description="(k, n): fold k of n, 1-based, is held out")
+    validate_every: int = Field(default=0, ge=0, description="steps between validations; 0: never")
+    validate_cases: int = Field(default=0, ge=0, description="validation cases used for it; 0: all")
+    accumulate: int = Field(default=1, gt=0, description="forward passes a process shares its part of a batch among")
+    checkpointing: bool = Field(default=False, description="recompute activations: less memory, more time")
+    compile: bool = Field(default=False, description="torch.compile")
+    workers: int = Field(default=0, ge=0, description="threads that cut patches; 0: chosen for the machine")
+    cache_mb: int = Field(default=0, ge=0, description="main memory for cases drawn again, MB a process")
+    loader_timeout_seconds: float = Field(default=50.0, gt=0, description="longest wait for a patch")
     log_every: int = Field(default=20, gt=0, description="steps a line of metrics.jsonl")
     checkpoint_seconds: float = Field(default=120.0, ge=0, description="time between checkpoints")
 
@@ -59,6 +101,24 @@ class TrainConfig(BaseModel):
     @classmethod
     def _sampler(cls, name: str) -> str:
         return _known("sampler", name, list(SAMPLERS))
+
+    @field_validator("structure_weights", "source_weights", "mix")
+    @classmethod
+    def _weights(cls, weights: dict[str, float]) -> dict[str, float]:
+        for name, weight in weights.items():
+            if not 0 <= weight < float("inf"):
+                msg = f"found {weight} for {name}, expected a number of at least 0"
+                raise ValueError(msg)
+        return dict(sorted(weights.items()))
+
+    @model_validator(mode="after")
+    def _batch_is_shared_evenly(self) -> "TrainConfig":
+        if self.batch % self.accumulate:
+            msg = f"batch {self.batch}: cannot be shared evenly by accumulate = {self.accumulate} passes"
+            raise ValueError(msg)
+        if self.final_weights == "best" and not self.validate_every:
+            raise ValueError("final_weights best: needs validation; set validate_every")
+        return self
 
     @field_validator("scale")
     @classmethod
@@ -78,7 +138,12 @@ class TrainConfig(BaseModel):
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of optimiser step ``step`` (0-based)."""
-        return float(self.learning_rate * (1 - step / self.steps) ** self.decay_power)
+        changed = step - step % self.learning_rate_every
+        return float(self.learning_rate * (1 - changed / self.steps) ** self.decay_power)
+
+    def validates_after(self, done: int) -> bool:
+        """Whether a validation follows once ``done`` steps are done: every so often, and at the end."""
+        return self.validate_every > 0 and (done % self.validate_every == 0 or done == self.steps)
 
     def entropy_factor_at(self, step: int) -> float:
         """Return the factor in [0, 1] on both entropy weights at ``step``: 1 everywhere without a ramp."""
@@ -86,8 +151,10 @@ class TrainConfig(BaseModel):
         return min(1.0, step / ramp) if ramp > 0 else 1.0
 
     def digest(self) -> str:
-        """Return a hash of everything that changes the weights (not of how often to log or save)."""
-        facts = self.model_dump_json(exclude={"preset", "log_every", "checkpoint_seconds"})
+        """Return a hash of what makes the run another one; settings of :data:`CHANGEABLE` do not."""
+        # Which weights are the best depends on when and on what they are validated.
+        of_validation = {"validate_every", "validate_cases"} if self.final_weights == "best" else set[str]()
+        facts = self.model_dump_json(exclude=CHANGEABLE - of_validation, exclude_defaults=True)
         return hashlib.sha256(facts.encode()).hexdigest()[:8]
 
 
@@ -103,8 +170,8 @@ _SHORT: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "small": {**_SHORT, "steps": 600, "patch": (64, 64, 64)},
+    "paper": {"validate_every": 5000},
+    "small": {**_SHORT, "steps": 600, "patch": (64, 64, 64), "validate_every": 300, "validate_cases": 2},
     "demo": {**_SHORT, "steps": 5000, "patch": (48, 48, 48), "rotation_degrees": 7.5, "scale": (0.95, 1.05)},
 }
 """Preset -> the values in which it differs from the paper's."""

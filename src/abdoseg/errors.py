@@ -15,6 +15,9 @@ def one_line(text: str) -> str:
 class AbdosegError(Exception):
     """Base of all errors that the user, not the programmer, can mend; its message is one line."""
 
+    told_elsewhere = False
+    """Whether another process of the same training tells it."""
+
     def __str__(self) -> str:
         return one_line(super().__str__())
 

@@ -146,7 +146,9 @@ def _examined(case: Case, card: Card, known: tuple[str, ...], anatomy: Anatomy) 
         measures = {name: found.model_copy(update={"cut": True}) for name, found in measures.items()}
     annotated = tuple(anatomy.structure(i).name for i in case.facts.groups.structure_ids)
     odd = oddities(measures, card.modality, Ranges.of(card.expected), annotated)
-    update = {"measures": measures, "suspicions": (*known, *odd)}
+    runs = foreground.occupied(case.facts.shape)
+    occupied = {anatomy.structure(i).name: by_axis for i, by_axis in runs.items()}
+    update = {"measures": measures, "suspicions": (*known, *odd), "occupied": occupied}
     return Case(case.facts.model_copy(update=update), case.image, case.label), foreground
 
 

@@ -5,12 +5,13 @@ is the rest. An object store has no folders, no renaming and no locks: what must
 told by the one that is written last.
 """
 
+import os
 import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -103,6 +104,27 @@ def read_texts(files: Sequence[Path]) -> list[str]:
     names: list[str] = [file.path for file in files]  # type: ignore[attr-defined]
     found: dict[str, bytes] = system.cat(names)
     return [found[name].decode("utf-8") for name in names]
+
+
+def stamps(folder: Path, name: str) -> dict[str, str]:
+    """Return, for each subfolder that holds a file ``name``, a text that changes when that file is written again."""
+    if is_local(folder):
+        found = {}
+        for entry in os.scandir(folder) if folder.is_dir() else ():
+            with suppress(FileNotFoundError, NotADirectoryError):
+                told = os.stat(f"{entry.path}/{name}")  # noqa: PTH116 -- of 100,000 folders
+                found[entry.name] = f"{told.st_size}-{told.st_mtime_ns}-{told.st_ino}"
+        return found
+    system: Any = folder.fs  # type: ignore[attr-defined]
+    prefix: str = folder.path  # type: ignore[attr-defined]
+    listed: dict[str, dict[str, Any]] = system.glob(f"{prefix}/*/{name}", detail=True)
+    return {path.rsplit("/", 2)[-2]: _object_stamp(info) for path, info in listed.items()}
+
+
+def _object_stamp(info: dict[str, Any]) -> str:
+    """Return size and version of an object: clients name the latter in several ways."""
+    version = next((info[key] for key in ("ETag", "etag", "LastModified", "mtime") if info.get(key)), None)
+    return f"{info.get('size')}-{version}"
 
 
 def append_text(file: Path, text: str) -> None:

@@ -9,7 +9,7 @@ import json
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from abdoseg.config import TrainConfig, parse_config
 from abdoseg.errors import ConfigError, RunError, WorkspaceError, unknown_name
 from abdoseg.files import write_text
 from abdoseg.splits import SplitItem, split_cases
-from abdoseg.store import Settings, Workspace, load_twins
+from abdoseg.store import CaseBrief, Settings, Workspace, load_twins
 from abdoseg.types import NAME_PATTERN, SplitName
 from abdoseg.views import View
 
@@ -126,13 +126,13 @@ def freeze(workspace: Workspace, config: TrainConfig) -> RunData:
     ConfigError
         If the workspace holds no case, or no case is left for training.
     """
-    everything = workspace.facts()
+    everything = workspace.briefs()
     if not everything:
         raise ConfigError(f"{workspace.path}: no cases; `abdoseg ingest CARD FOLDER` first")
     # The split is that of the whole workspace: a case must not change sides with the choice of sources.
     sides = decide_sides(workspace, everything, workspace.settings.split_seed, config.fold)
-    chosen = set(workspace.case_keys(config.sources or None))
-    facts = [f for f in everything if f.key in chosen]
+    chosen = workspace.chosen_sources(config.sources or None)
+    facts = [f for f in everything if f.source in chosen]
     cases = tuple(FrozenCase(key=f.key, side=sides[f.key], digest=f.digest) for f in facts)
     if not any(case.side == "train" for case in cases):
         raise ConfigError(f"{workspace.path}: all {len(cases)} cases are validation or test; ingest training cases")
@@ -159,7 +159,7 @@ def read_frozen(workspace: Workspace, run: Run, frozen: FrozenCase) -> CaseFacts
 
 
 def decide_sides(
-    workspace: Workspace, facts: Sequence[CaseFacts], seed: int, fold: tuple[int, int] | None = None
+    workspace: Workspace, facts: Sequence[CaseFacts | CaseBrief], seed: int, fold: tuple[int, int] | None = None
 ) -> dict[str, SplitName]:
     """Return the side of every case; with ``fold`` (k, n), fold k of the non-test patients is validation.
 
@@ -169,7 +169,7 @@ def decide_sides(
     return split_cases(items, seed, fold, repeated_pairs(workspace, facts))
 
 
-def repeated_pairs(workspace: Workspace, facts: Sequence[CaseFacts]) -> list[tuple[str, str]]:
+def repeated_pairs(workspace: Workspace, facts: Sequence[CaseFacts | CaseBrief]) -> list[tuple[str, str]]:
     """Return the pairs of cases that `abdoseg duplicates` found to show one scan."""
     twins = load_twins(workspace.path).of({f.key: f.fingerprint for f in facts})
     return [twin.cases for twin in twins]
@@ -192,7 +192,7 @@ def plan_run(workspace: Workspace, config: TrainConfig, name: str | None = None)
     same = [run for run in list_runs(workspace) if run.config.digest() == config.digest() and name in (None, run.name)]
     for run in reversed(same):
         if run.status != "finished" or run.data == data:
-            return run, False
+            return replace(run, config=config), False
     folder = workspace.runs_folder / (name or _free_name(workspace, config))
     if folder.exists():
         raise ConfigError(f"run {name}: exists with another configuration or other cases; choose another --name")
@@ -258,6 +258,20 @@ def _try_all(workspace: Workspace) -> dict[str, Run | str]:
     return found
 
 
+def find_run(workspace: Workspace, name: str) -> Run:
+    """Return the run called ``name``, trained or not.
+
+    Raises
+    ------
+    UnknownNameError
+        If no run has this name.
+    """
+    by_name = {run.name: run for run in list_runs(workspace)}
+    if name not in by_name:
+        raise unknown_name("run", name, list(by_name), "`abdoseg status` lists the runs.")
+    return by_name[name]
+
+
 def load_run(workspace: Workspace, name: str | None = None) -> Run:
     """Return the run called ``name``, else the newest finished one, else the newest with a checkpoint.
 
@@ -268,12 +282,7 @@ def load_run(workspace: Workspace, name: str | None = None) -> Run:
     UnknownNameError
         If no run has this name.
     """
-    runs = list_runs(workspace)
-    if name is not None:
-        by_name = {run.name: run for run in runs}
-        if name not in by_name:
-            raise unknown_name("run", name, list(by_name), "`abdoseg status` lists the runs.")
-        runs = [by_name[name]]
+    runs = list_runs(workspace) if name is None else [find_run(workspace, name)]
     for status in ("finished", "unfinished"):
         ready = [run for run in runs if run.status == status]
         if ready:

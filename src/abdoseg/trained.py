@@ -1,8 +1,10 @@
 """From a run on disk to a model that predicts."""
 
+from pathlib import Path
+
 import torch
 
-from abdoseg.checkpoints import load_checkpoint, load_tensors
+from abdoseg.checkpoints import load_weights
 from abdoseg.errors import RunError
 from abdoseg.model import SegmentationModel
 from abdoseg.networks import build_network
@@ -20,17 +22,8 @@ def load_model(run: Run, device: torch.device) -> tuple[SegmentationModel, int]:
         If there are none, or they are damaged or of another network.
     """
     network = build_network(run.config.network, 1 + len(run.anatomy))
-    if run.status == "finished":
-        tensors, _ = load_tensors(run.model_file)
-        try:
-            network.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise RunError(f"{run.model_file}: weights of another network; train again") from error
-        steps = run.config.steps
-    elif run.status == "unfinished":
-        steps = load_checkpoint(run.checkpoint_file, network)
-    else:
-        raise RunError(f"run {run.name}: no trained weights yet; `abdoseg train` goes on with it")
+    facts = load_weights(checkpoint_of(run), network)
+    steps = int(facts.get("step", run.config.steps))
     settings = run.data.settings
     model = SegmentationModel(
         network=network.to(device).eval(),
@@ -42,3 +35,16 @@ def load_model(run: Run, device: torch.device) -> tuple[SegmentationModel, int]:
         name=run.name,
     )
     return model, steps
+
+
+def checkpoint_of(run: Run) -> Path:
+    """Return the file with a run's weights: the finished ones, else the last checkpoint.
+
+    Raises
+    ------
+    RunError
+        If there is neither.
+    """
+    if run.status == "not started":
+        raise RunError(f"run {run.name}: no trained weights yet; `abdoseg train` goes on with it")
+    return run.model_file if run.status == "finished" else run.checkpoint_file

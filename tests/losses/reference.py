@@ -13,26 +13,30 @@ class ReferenceTerms(NamedTuple):
     dice: np.ndarray
     entropy: np.ndarray
     has_annotation: np.ndarray
+    has_label: np.ndarray
 
 
-def reference_loss(terms, entropy_weight=1.0, entropy_weight_unannotated=3.0):
+def reference_loss(terms, entropy_weight=1.0, entropy_weight_unannotated=3.0, unannotated_when="no_group"):
     total = 0.0
+    has_one = {"no_group": terms.has_annotation, "no_label": terms.has_label}[unannotated_when]
     for b in range(len(terms.focal)):
-        weight = entropy_weight if terms.has_annotation[b] else entropy_weight_unannotated
+        weight = entropy_weight if has_one[b] else entropy_weight_unannotated
         total += terms.focal[b] + terms.dice[b] + weight * terms.entropy[b]
     return total / len(terms.focal)
 
 
-def reference_terms(logits, label, group, annotated, dice_over="annotated", reduction="group"):
+def reference_terms(logits, label, group, annotated, dice_over="annotated", reduction="group", clamp=0.0):
     """Arrays as for the package; every input a numpy array, logits float64."""
     examples = []
     for b in range(len(logits)):
         p = _softmax(logits[b])
-        focal, dice = _supervised(p, label[b], _Regions(group[b], annotated[b], reduction), dice_over)
+        focal, dice = _supervised(p, label[b], _Regions(group[b], annotated[b], reduction), dice_over, clamp)
         inside = group[b] >= 0
-        entropies = [-sum(_p_log_p(q) for q in voxel) for voxel in p[:, inside].T]
-        known = any(annotated[b][k].any() and (group[b] == k).any() for k in range(len(annotated[b])))
-        examples.append((focal, dice, np.mean(entropies) if entropies else 0.0, known))
+        entropies = [-sum(_p_log_p(q, clamp) for q in voxel) for voxel in p[:, inside].T]
+        rows = range(len(annotated[b]))
+        known = any(annotated[b][k].any() and (group[b] == k).any() for k in rows)
+        drawn = any((group[b][label[b] == c + 1] == k).any() for k in rows for c in np.flatnonzero(annotated[b][k]))
+        examples.append((focal, dice, np.mean(entropies) if entropies else 0.0, known, drawn))
     return ReferenceTerms(*(np.array(column) for column in zip(*examples, strict=True)))
 
 
@@ -50,11 +54,11 @@ class _Regions:
         self.items = [(m, n if reduction == "volume" else n[1]) for n, m in masks.items()]
 
 
-def _supervised(p, label, regions, dice_over):
+def _supervised(p, label, regions, dice_over, clamp):
     focals, dices, sizes = [], [], []
     for mask, phi in regions.items:
         q, y = _merge(p[:, mask], label[mask], phi)
-        focals.append(np.mean([-((1 - q[c][i]) ** 2) * np.log(q[c][i]) for i, c in enumerate(y)]))
+        focals.append(np.mean([-((1 - q[c][i]) ** 2) * _log(q[c][i], clamp) for i, c in enumerate(y)]))
         dices.append(_dice(q, y, dice_over))
         sizes.append(mask.sum())
     if not sizes:
@@ -89,5 +93,9 @@ def _softmax(logits):
     return e / e.sum(axis=0)
 
 
-def _p_log_p(p):
-    return p * np.log(p) if p > 0 else 0.0
+def _p_log_p(p, clamp):
+    return p * _log(p, clamp) if p > 0 else 0.0
+
+
+def _log(p, clamp):
+    return np.log(min(max(p, clamp), 1 - clamp) if clamp else p)

@@ -63,7 +63,7 @@ def test_unannotated_structures_are_as_if_merged_into_background(example):
                 group=example.group[b][None],
                 annotated=np.ones((1, 1, row.sum()), bool),
             )
-            focal, dice, entropy, _ = terms_of(merged)
+            focal, dice, entropy, *_ = terms_of(merged)
             full = terms_of(example)
             np.testing.assert_allclose([focal[0], dice[0]], [full[0][b], full[1][b]], atol=1e-9)
             if (example.group[b] >= 0).any() and not row.all():
@@ -105,10 +105,11 @@ def test_groups_without_voxels_and_numbering_do_not_matter(example, at):
 @given(inputs())
 def test_nothing_annotated_only_entropy_learns(example):
     example = example.replace(annotated=np.zeros_like(example.annotated))
-    focal, dice, entropy, has_annotation = terms_of(example)
+    focal, dice, entropy, has_annotation, has_label = terms_of(example)
     assert not focal.any()
     assert not dice.any()
     assert not has_annotation.any()
+    assert not has_label.any()
     assert not gradient_of(example, "focal").any()
     assert not gradient_of(example, "dice").any()
     if example.logits.shape[1] > 1 and (example.group >= 0).any():
@@ -212,5 +213,5 @@ def test_a_perfect_prediction_costs_nothing():
     example = draw(structures=5, groups=2, density=0.6)
     for b, c in np.ndindex(2, 6):
         example.logits[b, c] = np.where(example.label[b] == c, 1e4, 0.0)
-    focal, dice, entropy, _ = terms_of(example)
+    focal, dice, entropy, *_ = terms_of(example)
     assert max(abs(focal).max(), abs(dice).max(), abs(entropy).max()) < 1e-12

@@ -70,7 +70,9 @@ def test_autocast_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    "chosen", [{}, {"dice_over": "present"}, {"reduction": "volume"}], ids=["default", "present", "volume"]
+    "chosen",
+    [{}, {"dice_over": "present"}, {"reduction": "volume"}, {"clamp": 0.1}],
+    ids=["default", "present", "volume", "clamp"],
 )
 @pytest.mark.parametrize("groups", [1, 3])
 def test_gradients_are_right(groups, chosen):
@@ -84,7 +86,7 @@ def test_a_patch_outside_the_image_costs_and_teaches_nothing(groups):
     example.group[0] = -1
     logits, *rest = example.tensors()
     terms = disambiguation_terms(logits, *rest)
-    assert [t[0].item() for t in terms] == [0, 0, 0, False]
+    assert [t[0].item() for t in terms] == [0, 0, 0, False, False]
     sum(t.sum() for t in terms[:3]).backward()
     assert not logits.grad[0].any()
     assert logits.grad[1].any()
@@ -193,9 +195,9 @@ def test_arrays_that_do_not_fit_are_refused(position, change, message):
         disambiguation_terms(*arguments)
 
 
-@pytest.mark.parametrize("setting", ["dice_over", "reduction"])
+@pytest.mark.parametrize("setting", ["dice_over", "reduction", "implementation", "unannotated_when"])
 def test_unknown_settings_are_refused(setting):
     with pytest.raises(UnknownNameError, match=setting):
-        disambiguation_terms(*draw().tensors(), **{setting: "nonsense"})
+        disambiguation_loss(*draw().tensors(), **{setting: "nonsense"})
     with pytest.raises(TypeError, match="no_such_setting"):
         disambiguation_terms(*draw().tensors(), no_such_setting=1)

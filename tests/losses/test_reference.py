@@ -14,6 +14,7 @@ from .reference import reference_loss, reference_terms
 CHOICES = {
     "dice_over": st.sampled_from(["annotated", "present"]),
     "reduction": st.sampled_from(["group", "volume"]),
+    "clamp": st.sampled_from([0.0, 1e-6, 0.05]),
 }
 
 
@@ -25,6 +26,7 @@ def assert_agrees(example, **chosen):
         assert value.dtype == torch.float64
         np.testing.assert_allclose(value.detach(), getattr(expected, name), rtol=0, atol=1e-9, err_msg=name)
     np.testing.assert_array_equal(found.has_annotation, expected.has_annotation)
+    np.testing.assert_array_equal(found.has_label, expected.has_label)
 
 
 @settings(max_examples=150, deadline=None)
@@ -34,15 +36,19 @@ def test_terms_agree_with_the_reference(example, chosen):
 
 
 @settings(max_examples=40, deadline=None)
-@given(inputs(), st.floats(0, 20), st.floats(0, 20))
-def test_loss_agrees_with_the_reference(example, weight, weight_unannotated):
+@given(inputs(), st.floats(0, 20), st.floats(0, 20), st.sampled_from(["no_group", "no_label"]))
+def test_loss_agrees_with_the_reference(example, weight, weight_unannotated, when):
     expected = reference_loss(
         reference_terms(example.logits, example.label, example.group, example.annotated),
         weight,
         weight_unannotated,
+        when,
     )
     found = disambiguation_loss(
-        *example.tensors(), entropy_weight=weight, entropy_weight_unannotated=weight_unannotated
+        *example.tensors(),
+        entropy_weight=weight,
+        entropy_weight_unannotated=weight_unannotated,
+        unannotated_when=when,
     )
     np.testing.assert_allclose(found.item(), expected, rtol=1e-12, atol=1e-9)
 

@@ -26,7 +26,7 @@ def leaves(candidates):
     ]
 
 
-def walk(pairs, order, probability=Fraction(1)):
+def walk(pairs, order, weights, probability=Fraction(1)):
     """Yield (structure or None, case, probability) of each end of the tree."""
     if not order:
         structures = {pair["structure"] for pair in pairs}
@@ -35,13 +35,20 @@ def walk(pairs, order, probability=Fraction(1)):
     children = defaultdict(list)
     for pair in pairs:
         children[pair[order[0]]].append(pair)
-    for child in children.values():
-        yield from walk(child, order[1:], probability / len(children))
+    weight = {name: Fraction(weights.get(order[0], {}).get(name, 1)) for name in children}
+    for name, child in children.items():
+        yield from walk(child, order[1:], weights, probability * weight[name] / sum(weight.values()))
 
 
-def outcome_probabilities(candidates, name):
+def outcome_probabilities(candidates, name, weights=None):
     """Return {(structure or None, case): probability} of one draw of the named sampler."""
+    weights = weights or {}
+    pairs = [
+        pair
+        for pair in leaves(candidates)
+        if all(Fraction(weights.get(level, {}).get(pair[level], 1)) for level in ORDERS[name])
+    ]
     total = defaultdict(Fraction)
-    for structure, case, probability in walk(leaves(candidates), ORDERS[name]):
+    for structure, case, probability in walk(pairs, ORDERS[name], weights):
         total[structure if name != "random" else None, case] += probability
     return dict(total)

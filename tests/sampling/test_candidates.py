@@ -1,5 +1,7 @@
 """Candidates honour the annotation, slice by slice and axis by axis."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis.extra import numpy as npst
 from abdoseg.annotation import Annotation
 from abdoseg.case import Foreground
 from abdoseg.errors import ConfigError
-from abdoseg.sampling import Candidates, CaseEntry, candidate_voxels, count_candidates
+from abdoseg.sampling import Candidates, CaseEntry, candidate_voxels, held_by_voxels, held_structures, kind_of
 
 SHAPE = (3, 4, 5)
 N = 3
@@ -38,21 +40,41 @@ def slow_candidates(label, annotation, structure, axis):
 def test_candidates_are_the_known_voxels_of_the_structure(label, annotation):
     foreground = Foreground.of(label, N)
     axes = annotation.axes() or (None,)
-    counts = count_candidates(foreground, annotation, SHAPE)
-    assert counts.shape == (len(axes), N)
-    for row, axis in zip(counts, axes, strict=True):
-        for c in range(1, N + 1):
-            expected = slow_candidates(label, annotation, c, axis)
-            assert candidate_voxels(foreground, annotation, c, axis, SHAPE).tolist() == expected
-            assert row[c - 1] == len(expected)
+    held = held_by_voxels(foreground, annotation, SHAPE)
+    for c in range(1, N + 1):
+        expected = [slow_candidates(label, annotation, c, axis) for axis in axes]
+        found = [candidate_voxels(foreground, annotation, c, axis, SHAPE).tolist() for axis in axes]
+        assert found == expected
+        assert held[c - 1] == any(expected)
+    by_facts = held_structures(annotation, foreground.counts(), foreground.occupied(SHAPE))
+    assert by_facts.tolist() == held.tolist()
 
 
-def test_table_counts_any_axis_and_background_always():
+@given(LABELS)
+def test_occupied_slices_are_those_that_hold_the_structure(label):
+    occupied = Foreground.of(label, N).occupied(SHAPE)
+    assert set(occupied) == {c for c in range(1, N + 1) if (label == c).any()}
+    for c, by_axis in occupied.items():
+        for axis, runs in enumerate(by_axis):
+            other = tuple(a for a in range(3) if a != axis)
+            slices = [i for first, stop in runs for i in range(first, stop)]
+            assert slices == np.flatnonzero((label == c).any(axis=other)).tolist()
+            assert all(b[0] > a[1] for a, b in itertools.pairwise(runs))
+
+
+def test_kinds():
+    rows = np.array([[True, False], [False, False]])
+    assert kind_of(Annotation(rows)) == "partial"
+    assert kind_of(Annotation(rows[1:])) == "unlabelled"
+    assert kind_of(Annotation(rows, {2: np.zeros(5, np.int32)})) == "sparse"
+
+
+def test_table_has_what_is_held_and_background_always():
     table = Candidates.of(
         [
-            CaseEntry("a/1", "a", "CT", np.array([3, 0])),
-            CaseEntry("a/2", "a", "MR", np.array([[0, 0], [0, 7]]), "sparse"),
-            CaseEntry("b/1", "b", "CT", np.array([0, 0])),
+            CaseEntry("a/1", "a", "CT", np.array([True, False])),
+            CaseEntry("a/2", "a", "MR", np.array([False, True]), "sparse"),
+            CaseEntry("b/1", "b", "CT", np.array([False, False])),
         ]
     )
     assert table.has.tolist() == [[True, True, False], [True, False, True], [True, False, False]]

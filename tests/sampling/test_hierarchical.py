@@ -1,6 +1,7 @@
 """Samplers against the tree of draws walked by hand."""
 
 from concurrent.futures import ProcessPoolExecutor
+from fractions import Fraction
 from multiprocessing import get_context
 
 import numpy as np
@@ -21,7 +22,7 @@ NAMES = sorted(SAMPLERS)
 @st.composite
 def tables(draw):
     n_structures = draw(st.integers(1, 4))
-    has = draw(npst.arrays(np.int64, st.tuples(st.integers(1, 8), st.just(n_structures)), elements=st.integers(0, 1)))
+    has = draw(npst.arrays(bool, st.tuples(st.integers(1, 8), st.just(n_structures))))
     facts = st.tuples(st.sampled_from("abc"), st.sampled_from(["CT", "MR"]), st.sampled_from(["partial", "sparse"]))
     return Candidates.of(
         CaseEntry(f"{i}", source, modality, row, kind)
@@ -34,7 +35,7 @@ def unbalanced():
     """Many CTs of one large source, few of a small one, two MRs, one unlabelled case; structure 4 nobody drew."""
     rows = [("big", "CT", [1, 1, 0, 0])] * 7 + [("small", "CT", [1, 0, 1, 0])] * 2
     rows += [("both", "CT", [0, 1, 0, 0]), ("both", "MR", [1, 1, 0, 0]), ("none", "MR", [0, 0, 0, 0])]
-    return Candidates.of(CaseEntry(f"{i}", s, m, np.array(c)) for i, (s, m, c) in enumerate(rows))
+    return Candidates.of(CaseEntry(f"{i}", s, m, np.array(c, dtype=bool)) for i, (s, m, c) in enumerate(rows))
 
 
 def first_draws(name, n):
@@ -129,13 +130,15 @@ def test_skipped_names_what_nobody_annotated():
 
 def mixed():
     rows = [("a", "partial", [1, 0])] * 9 + [("b", "sparse", [1, 1])]
-    return Candidates.of(CaseEntry(f"{i}", s, "CT", np.array(c), kind) for i, (s, kind, c) in enumerate(rows))
+    return Candidates.of(
+        CaseEntry(f"{i}", s, "CT", np.array(c, dtype=bool), kind) for i, (s, kind, c) in enumerate(rows)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shares", [{"partial": 0.5, "sparse": 0.5}, {"sparse": 1.0, "partial": 3.0}, {"sparse": 2.0}])
 def test_mix_draws_the_kind_first(name, shares):
-    sampler = Sampler(mixed(), name, mix=shares)
+    sampler = Sampler(mixed(), name, weights={"kind": shares})
     sparse = shares["sparse"] / sum(shares.values())
     p = sampler.probabilities()
     assert p.case[9] == pytest.approx(sparse)
@@ -144,11 +147,62 @@ def test_mix_draws_the_kind_first(name, shares):
     assert abs(drawn - 1500 * sparse) < 4 * np.sqrt(1500 * 0.25)
 
 
-def test_mix_of_what_is_not_there_is_refused():
-    with pytest.raises(ConfigError, match="sparse"):
-        Sampler(unbalanced(), mix={"partial": 0.5, "sparse": 0.5})
-    with pytest.raises(ConfigError, match="above 0"):
-        Sampler(mixed(), mix={"partial": 1.0, "sparse": 0.0})
+@given(tables(), st.sampled_from(["cmd", "mdc"]), st.data())
+def test_weighted_draws_are_those_of_the_tree(table, name, data):
+    some = st.sampled_from([Fraction(1, 2), Fraction(1), Fraction(3)])
+    structures = data.draw(st.dictionaries(st.integers(0, table.n_structures), some))
+    sources = data.draw(st.dictionaries(st.sampled_from(sorted(set(table.sources))), some))
+    weights = {"structure": structures, "source": sources}
+    exact = outcome_probabilities(table, name, weights)
+    found = Sampler(table, name, weights=as_floats(weights)).probabilities()
+    case = np.zeros(len(table))
+    structure = np.zeros(table.n_structures + 1)
+    for (c, i), p in exact.items():
+        case[i] += float(p)
+        structure[c] += float(p)
+    np.testing.assert_allclose(found.case, case, atol=1e-12)
+    np.testing.assert_allclose(found.structure, structure, atol=1e-12)
+
+
+def as_floats(weights):
+    return {level: {child: float(w) for child, w in of.items()} for level, of in weights.items()}
+
+
+@pytest.mark.parametrize("name", ["cmd", "mdc"])
+def test_weighted_draws_follow_the_exact_probabilities(name):
+    weights = {"structure": {0: 0.25, 2: 3.0, 3: 0.0}, "source": {"small": 5.0, "none": 0.5}}
+    sampler = Sampler(unbalanced(), name, seed=5, weights=weights)
+    exact = outcome_probabilities(unbalanced(), name, weights)
+    draws = [(draw.structure, draw.case_index) for draw in map(sampler.draw, range(6000))]
+    outcomes = sorted((o for o, p in exact.items() if p > 0), key=str)
+    assert set(draws) <= set(outcomes)
+    assert not any(c == 3 for c, _ in draws)
+    observed = [draws.count(outcome) for outcome in outcomes]
+    expected = [6000 * float(exact[outcome]) for outcome in outcomes]
+    assert chisquare(observed, expected).pvalue > 1e-3
+
+
+def test_weights_of_one_change_nothing():
+    ones = {"structure": dict.fromkeys(range(5), 1.0), "source": {"big": 1.0}}
+    a, b = Sampler(unbalanced(), "cmd").probabilities(), Sampler(unbalanced(), "cmd", weights=ones).probabilities()
+    np.testing.assert_allclose(a.case, b.case)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("cmd", {"kind": {"partial": 0.5, "sparse": 0.5}}, "kind sparse, but no case has it; there are partial"),
+        ("cmd", {"source": {"wrod": 1.0}}, "source wrod"),
+        ("cmd", {"structure": {9: 1.0}}, "structure 9"),
+        ("cmd", {"structure": {1: -1.0}}, "at least 0"),
+        ("cmd", {"structure": {1: float("nan")}}, "at least 0"),
+        ("random", {"source": {"big": 2.0}}, "random: weights of source, but it draws case"),
+        ("cmd", {"source": dict.fromkeys(["big", "small", "both", "none"], 0.0)}, "nothing is left"),
+    ],
+)
+def test_weights_of_what_is_not_there_are_refused(name, weights, message):
+    with pytest.raises(ConfigError, match=message):
+        Sampler(unbalanced(), name, weights=weights)
 
 
 def test_unknown_sampler_is_refused_with_a_proposal():

@@ -17,6 +17,7 @@ from abdoseg.cli import (
     predict,
     remove,
     review,
+    sample,
     sparsify,
     status,
     train,
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command("ingest")(ingest.ingest)
 app.command("status")(status.status)
 app.command("sparsify")(sparsify.sparsify)
+app.command("sample")(sample.sample)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("eval")(evaluate.evaluate)

@@ -15,8 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from typer.core import TyperGroup
 
+from abdoseg.engine.place import is_first_process
 from abdoseg.errors import AbdosegError, one_line
 from abdoseg.places import client_errors
+from abdoseg.progress import SILENT, Progress
 
 out = Console(highlight=False, soft_wrap=False)
 """Results."""
@@ -51,10 +53,13 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except AbdosegError as error:
+            if error.told_elsewhere:
+                raise typer.Exit(2) from error
             err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            err.print("stopped; type the same command to go on")
+            if is_first_process():
+                err.print("stopped; type the same command to go on")
             raise typer.Exit(130) from error
         except client_errors() as error:
             err.print(f"[bold red]error:[/] the object store: {escape(one_line(str(error)))}", soft_wrap=True)
@@ -141,8 +146,11 @@ class BarProgress:
 
 
 @contextmanager
-def progress_bar() -> Iterator[BarProgress]:
-    """Show progress while the block runs."""
+def progress_bar(*, silent: bool = False) -> Iterator[Progress]:
+    """Show progress while the block runs; ``silent``: show none."""
+    if silent:
+        yield SILENT
+        return
     if not err.is_terminal:
         yield BarProgress(None)
         return

@@ -18,8 +18,8 @@ from abdoseg.cli._console import (
 )
 
 if TYPE_CHECKING:
-    from abdoseg.cli._console import BarProgress
     from abdoseg.metrics import EvalSettings, Score
+    from abdoseg.progress import Progress
 
 
 def evaluate(
@@ -97,7 +97,7 @@ def _settings(absent: str, min_voxels: int) -> "EvalSettings":
 
 
 def _run(
-    workspace: Path, name: str | None, split: str, device: str, settings: "EvalSettings", progress: "BarProgress"
+    workspace: Path, name: str | None, split: str, device: str, settings: "EvalSettings", progress: "Progress"
 ) -> "list[Score]":
     from abdoseg.runs import load_run
     from abdoseg.steps.evaluate_run import evaluate_run
@@ -116,7 +116,7 @@ def _run(
 
 
 def _folders(
-    pred: Path, ref: Path, card: str | None, missing: str, settings: "EvalSettings", progress: "BarProgress"
+    pred: Path, ref: Path, card: str | None, missing: str, settings: "EvalSettings", progress: "Progress"
 ) -> "list[Score]":
     from abdoseg.errors import unknown_name
     from abdoseg.steps.evaluate import Missing, evaluate_pairs, folder_rules, pair_folders

@@ -6,10 +6,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from abdoseg.cli._console import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption, next_step, out, print_json, warn
+from abdoseg.cli._views import print_view
 
 
 def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
-    """Show what the workspace holds: sources, structures, views and runs."""
+    """Show what the workspace holds: sources, structures, views and runs.
+
+    The effort that a view saves is estimated by contours: one is one structure in one slice, and drawing all of them
+    along one axis is the whole effort.
+    """
     from abdoseg.steps.status import status as collect
     from abdoseg.store import Workspace
 
@@ -57,9 +62,8 @@ def _structures(structures: dict[str, dict[str, int]]) -> None:
 def _views(facts: dict[str, Any]) -> None:
     out.print(f"\nactive view: [bold]{facts['active_view']}[/]")
     for view in facts["views"]:
-        kept = ", ".join(f"{a} {n}/{total} slices" for a, (n, total) in view["slices"].items())
-        of = ", ".join(view["sources"]) or "all sources"
-        out.print(f"  view {view['view']}: {kept} of {view['cases']} cases ({of})")
+        out.print(f"view [bold]{view['view']}[/]:")
+        print_view(view)
 
 
 def _runs(runs: list[dict[str, Any]]) -> None:

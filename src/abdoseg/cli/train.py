@@ -1,5 +1,6 @@
 """``abdoseg train``."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,26 +14,39 @@ from abdoseg.cli._console import (
     print_json,
     progress_bar,
     say,
-    split_names,
+)
+from abdoseg.cli._training import (
+    ConfigOption,
+    FoldOption,
+    SamplerOption,
+    SeedOption,
+    SettingsOption,
+    SourcesOption,
+    ViewOption,
+    config_of,
 )
 
 if TYPE_CHECKING:
     from abdoseg.runs import Run
+    from abdoseg.store import Workspace
 
 
 def train(
     preset: Annotated[str | None, typer.Option(help="paper, small, ...; default: what fits this machine.")] = None,
     network: Annotated[str | None, typer.Option(help="See `abdoseg list networks`.")] = None,
     method: Annotated[str | None, typer.Option(help="See `abdoseg list methods`.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="See `abdoseg list samplers`.")] = None,
-    view: Annotated[str | None, typer.Option(help="Sparse view; default: the active one; full: all labels.")] = None,
-    sources: Annotated[list[str] | None, typer.Option(help="Learn from these sources only.")] = None,
+    sampler: SamplerOption = None,
+    view: ViewOption = None,
+    sources: SourcesOption = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, sampling and augmentation.")] = None,
-    fold: Annotated[str | None, typer.Option(metavar="K/N", help="Hold out fold K of N as validation.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting.")] = None,
+    seed: SeedOption = None,
+    fold: FoldOption = None,
+    start_from: Annotated[str | None, typer.Option("--from", help="Start from this run's weights.")] = None,
+    settings: SettingsOption = None,
+    config: ConfigOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; default: made from the configuration.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    nproc: Annotated[int, typer.Option(min=1, max=1024, help="Processes, one a GPU, that share each batch.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -40,10 +54,10 @@ def train(
     """Train one model on everything the workspace holds.
 
     The same command again goes on with an unfinished run of that configuration; another configuration is a new run.
+    Ctrl-C (or SIGTERM, or SLURM's SIGUSR1) saves and stops. torchrun and srun may start it too.
     """
-    from abdoseg.cards import expand_aliases
-    from abdoseg.config import make_config
     from abdoseg.devices import choose_device
+    from abdoseg.engine.place import is_first_process
     from abdoseg.errors import ConfigError
     from abdoseg.runs import plan_run
     from abdoseg.steps.train import train as run_training
@@ -52,65 +66,52 @@ def train(
     store = Workspace.open(workspace)
     where = choose_device(device)
     chosen = preset or ("paper" if where.type == "cuda" else "small")
-    overrides: dict[str, Any] = {
+    options: dict[str, Any] = {
         "network": network,
         "method": method,
         "sampler": sampler,
-        "view": view or store.active_view_name(),
-        "sources": expand_aliases(split_names(sources)) or None,
-        "steps": steps,
-        "seed": seed,
-        "fold": _fold(fold),
-        **_parse_settings(settings),
+        "view": view,
+        "sources": sources,
     }
-    config = make_config(chosen, overrides)
+    options |= {"steps": steps, "seed": seed, "fold": fold, "start_from": start_from}
+    made = config_of(store, chosen, config, settings, **options)
     if as_json and not dry_run:
         raise ConfigError("--json: prints the plan; add --dry-run")
-    run, new = plan_run(store, config, name)
-    plan = _plan(run, str(where))
+    if nproc > 1 and not dry_run:
+        from abdoseg.cli._launch import launch
+
+        launch(nproc, sys.argv[1:])
+        return
+    talks = is_first_process()
+    if talks:
+        run, new = plan_run(store, made, name)
+        _show_plan(store, run, str(where), nproc, as_json=as_json, dry_run=dry_run, chosen_here=preset is None)
+        if not new and run.status != "finished" and not as_json:
+            say(f"run [bold]{run.name}[/] goes on from its last checkpoint, with the cases it froze when it started")
+    if dry_run:
+        return
+    with progress_bar(silent=not talks) as progress:
+        report = run_training(store, made, name=name, device=device, progress=progress)
+    if talks:
+        pace = f", {report.seconds:.0f} s" if report.seconds else ""
+        out.print(f"run [bold]{report.run.name}[/]: {report.outcome}, {report.steps_done} steps{pace}")
+        next_step("abdoseg eval --by structure, or abdoseg predict SCAN -o OUT.nii.gz")
+
+
+def _show_plan(
+    store: "Workspace", run: "Run", device: str, nproc: int, *, as_json: bool, dry_run: bool, chosen_here: bool
+) -> None:
+    plan = _plan(run, device)
+    if dry_run:
+        from abdoseg.steps.plan import plan_training
+
+        plan |= plan_training(store, run, nproc)
     if as_json:
         print_json(plan)
         return
-    _say_plan(plan, chosen_here=preset is None)
-    if not new and run.status != "finished":
-        say(f"run [bold]{run.name}[/] goes on from its last checkpoint, with the cases it froze when it started")
+    _say_plan(plan, chosen_here=chosen_here)
     if dry_run:
-        return
-    with progress_bar() as progress:
-        report = run_training(store, config, name=name, device=str(where), progress=progress)
-    pace = f", {report.seconds:.0f} s" if report.seconds else ""
-    out.print(f"run [bold]{report.run.name}[/]: {report.outcome}, {report.steps_done} steps{pace}")
-    next_step("abdoseg eval --by structure, or abdoseg predict SCAN -o OUT.nii.gz")
-
-
-def _fold(text: str | None) -> tuple[int, int] | None:
-    from abdoseg.errors import ConfigError
-
-    if text is None:
-        return None
-    try:
-        k, n = (int(part) for part in text.split("/"))
-    except ValueError as error:
-        raise ConfigError(f"--fold {text}: expected K/N, for example 1/5") from error
-    return k, n
-
-
-def _parse_settings(texts: list[str] | None) -> dict[str, Any]:
-    """Return ``key=value`` texts as values, read as TOML so that numbers and lists are what they look like."""
-    import tomllib
-
-    from abdoseg.errors import ConfigError
-
-    values: dict[str, Any] = {}
-    for text in texts or []:
-        key, separator, value = text.partition("=")
-        if not separator:
-            raise ConfigError(f"--set {text}: expected KEY=VALUE, for example learning_rate=0.002")
-        try:
-            values[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[key.strip()] = value
-    return values
+        _say_costs(plan, nproc)
 
 
 def _plan(run: "Run", device: str) -> dict[str, Any]:
@@ -132,3 +133,23 @@ def _say_plan(plan: dict[str, Any], *, chosen_here: bool) -> None:
     )
     weights = f"{c['entropy_weight']:g}/{c['entropy_weight_unannotated']:g}"
     say(f"entropy weight {weights}, {ramp}; dice over {c['dice_over']} structures; device {plan['device']}")
+
+
+def _say_costs(plan: dict[str, Any], nproc: int) -> None:
+    from rich.table import Table
+
+    memory = {name: size / 2**30 for name, size in plan["memory_bytes"].items()}
+    each = f" in each of {nproc} processes" if nproc > 1 else ""
+    say(
+        f"memory{each}, at least: {memory['total']:.1f} GiB: weights and optimiser {memory['weights']:.1f}, "
+        f"activations {memory['activations']:.1f}, logits {memory['logits']:.1f}; buffers of convolutions come on top"
+    )
+    if plan["cache_bytes"]:
+        say(f"cache of cases: up to {plan['cache_bytes'] / 2**30:.1f} GiB of main memory in each process")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("structure", no_wrap=True)
+    for title in ("cases", "patches centred on it"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for name, row in plan["structures"].items():
+        table.add_row(name, str(row["cases"]), "" if row["patches"] is None else f"{row['patches']:.0f}")
+    out.print(table)

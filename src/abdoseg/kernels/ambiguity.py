@@ -2,8 +2,12 @@
 
 All terms of the loss follow from a few sums for each group and class (:func:`sum_voxels`), so its gradient in a
 voxel follows from that voxel's logits and the loss's derivative by those sums (:func:`write_gradient`). Voxels are
-taken in blocks that stay in the L1 cache; within a block every loop runs along the voxels of one class
+taken in blocks that stay in the cache; within a block every loop runs along the voxels of one class
 (:mod:`abdoseg.kernels.rows`). Nothing but the gradient is as large as the logits.
+
+Slices make long runs of one slot in memory, or slots that repeat row by row. So blocks end where a long run ends, and
+need no table of slots; and where a block has the slots of the one before, what was looked up for that one still holds,
+and its sums go on. This leaves looking up and adding by slot, voxel by voxel, to groups that lie anyhow.
 
 A *slot* is a group plus one; slot 0 are the voxels outside the image. ``merged[slot]`` has bit ``c`` set where class
 ``c`` counts as background: class 0 always, structures that the slot does not know.
@@ -25,6 +29,8 @@ MAX_CLASSES = 64
 _BLOCK = 512
 _PART = 64 * _BLOCK  # voxels whose sums are kept together; the order of additions depends on no number of threads
 _MAX_PARTS = 64
+_LONG_RUN = 64
+_REPEATS = 64  # blocks whose float32 are added up: longer sums would lose digits
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
 # Rows of a block's scratch memory.
@@ -84,11 +90,18 @@ class Voxels(NamedTuple):
     """``(S,)``: bits of the classes that count as background."""
     knows: NDArray[np.bool_]
     """``(S,)``: whether the slot knows any structure."""
+    block: int
+    """Voxels of a block; see :func:`block_length`."""
 
 
-def part_bounds(voxels: int) -> NDArray[np.int64]:
+def block_length(row: int) -> int:
+    """Return the most voxels to take at once, in whole rows if they are not too long: so that slots may repeat."""
+    return _BLOCK // row * row if 0 < row <= _BLOCK else _BLOCK
+
+
+def part_bounds(voxels: int, block: int) -> NDArray[np.int64]:
     """Return where the parts begin whose sums are kept apart, and the end: int64 ``(parts + 1,)``."""
-    size = max(_PART, -(-voxels // (_MAX_PARTS * _BLOCK)) * _BLOCK)
+    size = max(_PART // block, -(-voxels // (_MAX_PARTS * block))) * block
     return np.append(np.arange(0, max(voxels, 1), size), voxels)
 
 
@@ -145,16 +158,30 @@ def _softmax(logits, v0, n, e, highest, total, shift):  # type: ignore[no-untype
 
 
 @_kernel
-def _background(e, word, uniform, background):  # type: ignore[no-untyped-def]
-    """Fill the sum of the exponentials that count as background."""
+def _background(e, word, uniform, half, background):  # type: ignore[no-untyped-def]
+    """Fill the sum of the exponentials that count as background; ``half`` is scratch for half of every word."""
     n = background.size
     background[:] = e[0, :n]
     for c in range(1, e.shape[0]):
-        bit = np.uint64(1) << np.uint64(c)
         if not uniform:
-            rows.add_where(background, e[c, :n], word, bit)
-        elif word[0] & bit:
+            _halve(word, c, half)
+            rows.add_where(background, e[c, :n], half, np.uint32(1) << np.uint32(c & 31))
+        elif word[0] & (np.uint64(1) << np.uint64(c)):
             rows.add(background, e[c, :n])
+
+
+@_kernel
+def _halve(word, c, half):  # type: ignore[no-untyped-def]
+    """Fill the half of every word that has the bit of class ``c``, where it is another than that of the class before.
+
+    32 bits, as the numbers beside them: twice as many in one vector.
+    """
+    if c == 1:
+        for i in range(half.size):
+            half[i] = np.uint32(word[i])
+    elif c == 32:
+        for i in range(half.size):
+            half[i] = np.uint32(word[i] >> np.uint64(32))
 
 
 @_kernel
@@ -189,15 +216,13 @@ def _log_target(logits, v0, word, target, highest, background, log_total, log_q)
 
 
 @_kernel
-def _prepare(logits, v0, n, e, slot, target, word, work):  # type: ignore[no-untyped-def]
-    """Fill ``e`` and the rows of ``work`` that both passes need; return whether the block lies in one slot."""
-    uniform = rows.all_equal(slot)
+def _prepare(logits, v0, n, e, target, word, uniform, half, work):  # type: ignore[no-untyped-def]
+    """Fill ``e`` and the rows of ``work`` that both passes need."""
     _softmax(logits, v0, n, e, work[HIGHEST, :n], work[TOTAL, :n], work[SHIFT, :n])
-    _background(e, word, uniform, work[BACKGROUND, :n])
+    _background(e, word, uniform, half[:n], work[BACKGROUND, :n])
     rows.log_of(work[TOTAL, :n], work[LOG_TOTAL, :n])
     rows.inverse_of(work[TOTAL, :n], work[INVERSE, :n])
     _log_target(logits, v0, word, target, work[HIGHEST, :n], work[BACKGROUND, :n], work[LOG_TOTAL, :n], work[LOG_Q, :n])
-    return uniform
 
 
 @_kernel
@@ -208,16 +233,28 @@ def _focal_of(log_q, q, out):  # type: ignore[no-untyped-def]
 
 
 @_kernel
-def _add_probabilities(e, inverse, slot, knows, uniform, sums):  # type: ignore[no-untyped-def]
-    """Add a block's probabilities to ``sums (C, S)``."""
-    n = slot.size
-    if uniform:
-        if knows[slot[0]]:
-            for c in range(e.shape[0]):
-                sums[c, slot[0]] += rows.dot(e[c, :n], inverse)
-        return
-    for c in range(e.shape[0]):
-        rows.add_at(sums[c], slot, e[c, :n], inverse)
+def _cut(group):  # type: ignore[no-untyped-def]
+    """Return how many voxels to take of a block: a long run of one group that it begins with, else all."""
+    run = 1
+    while run < group.size and group[run] == group[0]:
+        run += 1
+    return run if run >= _LONG_RUN else group.size
+
+
+@_kernel
+def _add_probabilities(e, inverse, slot, knows, sums):  # type: ignore[no-untyped-def]
+    """Add the probabilities of a block in one slot to ``sums (C, S)``."""
+    if knows[slot[0]]:
+        for c in range(e.shape[0]):
+            sums[c, slot[0]] += rows.dot(e[c, : slot.size], inverse)
+
+
+@_kernel
+def _add_by_place(by_place, slots, n, sums):  # type: ignore[no-untyped-def]
+    """Add what was added up for each place of a block to ``sums (C, S)``, and empty it."""
+    for c in range(by_place.shape[0]):
+        rows.add_at(sums[c], slots[:n], by_place[c, :n])
+    by_place[:, :n] = _ZERO
 
 
 @_kernel
@@ -258,20 +295,23 @@ def _class_gradient(x, e, highest, weight, common, inverse, g, out):  # type: ig
 
 
 @_kernel
-def _sum(logits, label, group, merged, knows, start, stop, tables):  # type: ignore[no-untyped-def]
+def _sum(logits, label, group, merged, knows, block, start, stop, tables):  # type: ignore[no-untyped-def]
     """Add to ``tables (3, S, C)``; return the sums of focal and entropy, and the number of unlawful voxels."""
     classes = logits.shape[0]
     probability, true_positive, count = tables[0], tables[1], tables[2]
     by_class = np.zeros((classes, merged.size))  # a class's slots side by side: neighbouring slices share cache lines
     focal, entropy, unlawful = 0.0, 0.0, 0
     slots, targets, words = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.uint64)
-    e, work = np.empty((classes, _BLOCK), np.float32), np.empty((_ROWS, _BLOCK), np.float32)
-    for v0 in range(start, stop, _BLOCK):
-        v1 = min(v0 + _BLOCK, stop)
-        n = v1 - v0
+    e, work, half = _scratch(classes)
+    by_place, before, n_before = np.zeros((classes, _BLOCK), np.float32), np.empty(_BLOCK, np.int32), 0
+    repeats = 0
+    v0 = start
+    while v0 < stop:
+        n = _cut(group[v0 : min(v0 + block, stop)])
         slot, target, word = slots[:n], targets[:n], words[:n]
-        unlawful += _load(label[v0:v1], group[v0:v1], merged, knows, classes, slot, target, word)
-        uniform = _prepare(logits, v0, n, e, slot, target, word, work)
+        unlawful += _load(label[v0 : v0 + n], group[v0 : v0 + n], merged, knows, classes, slot, target, word)
+        uniform = rows.all_equal(slot)
+        _prepare(logits, v0, n, e, target, word, uniform, half, work)
         shift, weight, q, of_voxel = work[SHIFT, :n], work[WEIGHT, :n], work[OWN, :n], work[SHARE, :n]
         for i in range(n):
             weight[i] = _ONE if slot[i] > 0 else _ZERO
@@ -283,14 +323,24 @@ def _sum(logits, label, group, merged, knows, start, stop, tables):  # type: ign
             count[slot[i], target[i]] += 1.0
             weight[i] = _ONE if knows[slot[i]] else _ZERO
         focal += rows.dot(of_voxel, weight)
-        _add_probabilities(e, work[INVERSE, :n], slot, knows, uniform, by_class)
+        if uniform:
+            _add_probabilities(e, work[INVERSE, :n], slot, knows, by_class)
+        else:
+            if repeats == _REPEATS or not rows.equal(slot, before[:n_before]):
+                _add_by_place(by_place, before, n_before, by_class)
+                before[:n], n_before, repeats = slot, n, 0
+            repeats += 1
+            for c in range(classes):
+                rows.add_product(by_place[c, :n], e[c, :n], work[INVERSE, :n])
+        v0 += n
+    _add_by_place(by_place, before, n_before, by_class)
     probability += by_class.T
     return focal, entropy, unlawful
 
 
 @_kernel
 def _gradient(  # type: ignore[no-untyped-def]
-    logits, label, group, merged, knows, by_scalars, by_probability, by_true_positive, start, stop, gradient
+    logits, label, group, merged, knows, block, by_scalars, by_probability, by_true_positive, start, stop, gradient
 ):
     """Write the gradient: that of p by the logits, times the loss's derivative by p, class by class.
 
@@ -301,34 +351,49 @@ def _gradient(  # type: ignore[no-untyped-def]
     classes = logits.shape[0]
     by_class = by_probability.T.copy()
     slots, targets, words = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.uint64)
-    e, work = np.empty((classes, _BLOCK), np.float32), np.empty((_ROWS, _BLOCK), np.float32)
-    for v0 in range(start, stop, _BLOCK):
-        v1 = min(v0 + _BLOCK, stop)
-        n = v1 - v0
+    e, work, half = _scratch(classes)
+    by_place, before, n_before = np.empty((classes, _BLOCK), np.float32), np.empty(_BLOCK, np.int32), 0
+    v0 = start
+    while v0 < stop:
+        n = _cut(group[v0 : min(v0 + block, stop)])
+        v1 = v0 + n
         slot, target, word = slots[:n], targets[:n], words[:n]
         _load(label[v0:v1], group[v0:v1], merged, knows, classes, slot, target, word)
-        uniform = _prepare(logits, v0, n, e, slot, target, word, work)
+        uniform = rows.all_equal(slot)
+        _prepare(logits, v0, n, e, target, word, uniform, half, work)
+        if not uniform and not rows.equal(slot, before[:n_before]):
+            before[:n], n_before = slot, n
+            for c in range(classes):
+                rows.look_up(by_class[c], slot, by_place[c, :n])
         weight, dice, own, inverse = work[WEIGHT, :n], work[DICE, :n], work[OWN, :n], work[INVERSE, :n]
         for i in range(n):
             weight[i] = by_scalars[0] if knows[slot[i]] else _ZERO
             dice[i] = by_true_positive[slot[i], target[i]]
         _own_of(work[LOG_Q, :n], weight, dice, own)
         _share_of(own, work[BACKGROUND, :n], target, work[SHARE, :n])
-        _common_to_classes(e, by_class, slot, uniform, work[COMMON, :n])
+        _common_to_classes(e, by_class, by_place, slot, uniform, work[COMMON, :n])
         _common_of(own, inverse, work[COMMON, :n])
         for i in range(n):
             weight[i] = by_scalars[1] if slot[i] > 0 else _ZERO
         _add_entropy(work[COMMON, :n], weight, work[SHIFT, :n], inverse)
         for c in range(classes):
             x, ec, out = logits[c, v0:v1], e[c, :n], gradient[c, v0:v1]
-            g = by_class[c, slot[0]] if uniform else _ZERO
-            _class_gradient(x, ec, work[HIGHEST, :n], weight, work[COMMON, :n], inverse, g, out)
-            _add_by_group(out, ec, inverse, work[SHARE, :n], by_class[c], slot, word, np.uint64(c), uniform)
+            if uniform:
+                g = by_class[c, slot[0]]
+                _class_gradient(x, ec, work[HIGHEST, :n], weight, work[COMMON, :n], inverse, g, out)
+                if word[0] & (np.uint64(1) << np.uint64(c)):
+                    rows.add_product(out, ec, work[SHARE, :n])
+            else:
+                _class_gradient(x, ec, work[HIGHEST, :n], weight, work[COMMON, :n], inverse, _ZERO, out)
+                rows.add_product3(out, ec, inverse, by_place[c, :n])
+                _halve(word, max(c, 1), half[:n])
+                rows.add_product_where(out, ec, work[SHARE, :n], half[:n], np.uint32(1) << np.uint32(c & 31))
         _add_own(logits, v0, own, work[BACKGROUND, :n], target, word, gradient)
+        v0 = v1
 
 
 @_kernel
-def _common_to_classes(e, by_class, slot, uniform, common):  # type: ignore[no-untyped-def]
+def _common_to_classes(e, by_class, by_place, slot, uniform, common):  # type: ignore[no-untyped-def]
     """Fill the sum over classes of exponential times the loss's derivative by that class's probability."""
     n = slot.size
     common[:] = _ZERO
@@ -336,18 +401,14 @@ def _common_to_classes(e, by_class, slot, uniform, common):  # type: ignore[no-u
         if uniform:
             rows.add_scaled(common, e[c, :n], by_class[c, slot[0]])
         else:
-            rows.add_looked_up(common, e[c, :n], by_class[c], slot)
+            rows.add_product(common, e[c, :n], by_place[c, :n])
 
 
 @_kernel
-def _add_by_group(out, ec, inverse, share, by_slot, slot, word, c, uniform):  # type: ignore[no-untyped-def]
-    """Add to one class what differs by group: its derivative, and its share where it counts as background."""
-    bit = np.uint64(1) << c
-    if not uniform:
-        rows.add_by_slot(out, ec, inverse, by_slot, slot)
-        rows.add_product_where(out, ec, share, word, bit)
-    elif word[0] & bit:
-        rows.add_product(out, ec, share)
+def _scratch(classes):  # type: ignore[no-untyped-def]
+    """Return scratch memory of a block: exponentials, rows, halves of words."""
+    e, work = np.empty((classes, _BLOCK), np.float32), np.empty((_ROWS, _BLOCK), np.float32)
+    return e, work, np.empty(_BLOCK, np.uint32)
 
 
 @_kernel

@@ -27,6 +27,17 @@ def all_equal(values):  # type: ignore[no-untyped-def]
 
 
 @_kernel
+def equal(a, b):  # type: ignore[no-untyped-def]
+    """Return whether both have the same values."""
+    if a.size != b.size:
+        return False
+    different = 0
+    for i in range(a.size):
+        different += a[i] != b[i]
+    return different == 0
+
+
+@_kernel
 def raise_to(out, x):  # type: ignore[no-untyped-def]
     """``out = max(out, x)``."""
     for i in range(out.size):
@@ -70,10 +81,10 @@ def add_scaled(out, x, factor):  # type: ignore[no-untyped-def]
 
 
 @_kernel
-def add_looked_up(out, x, table, index):  # type: ignore[no-untyped-def]
-    """``out += x table[index]``."""
+def look_up(table, index, out):  # type: ignore[no-untyped-def]
+    """``out = table[index]``."""
     for i in range(out.size):
-        out[i] += x[i] * table[index[i]]
+        out[i] = table[index[i]]
 
 
 @_kernel
@@ -111,10 +122,10 @@ def dot(a, b):  # type: ignore[no-untyped-def]
 
 
 @_kernel
-def add_at(sums, slot, a, b):  # type: ignore[no-untyped-def]
-    """``sums[slot] += a b``."""
+def add_at(sums, slot, a):  # type: ignore[no-untyped-def]
+    """``sums[slot] += a``."""
     for i in range(slot.size):
-        sums[slot[i]] += a[i] * b[i]
+        sums[slot[i]] += a[i]
 
 
 @_kernel
@@ -132,7 +143,7 @@ def add_product_where(out, a, b, word, bit):  # type: ignore[no-untyped-def]
 
 
 @_kernel
-def add_by_slot(out, a, b, table, slot):  # type: ignore[no-untyped-def]
-    """``out += a b table[slot]``."""
+def add_product3(out, a, b, c):  # type: ignore[no-untyped-def]
+    """``out += a b c``."""
     for i in range(out.size):
-        out[i] += a[i] * b[i] * table[slot[i]]
+        out[i] += a[i] * b[i] * c[i]

@@ -13,9 +13,14 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from abdoseg.losses.disambiguation import DisambiguationTerms, disambiguation_loss, disambiguation_terms
+from abdoseg.losses.disambiguation import (
+    DisambiguationTerms,
+    disambiguation_loss,
+    disambiguation_terms,
+    entropy_weights,
+)
 
-__all__ = ["LOSSES", "DisambiguationTerms", "disambiguation_loss", "disambiguation_terms"]
+__all__ = ["LOSSES", "DisambiguationTerms", "disambiguation_loss", "disambiguation_terms", "entropy_weights"]
 
 LOSSES: Mapping[str, Callable[..., torch.Tensor]] = {
     "disambiguation": disambiguation_loss,

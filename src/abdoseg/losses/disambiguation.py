@@ -8,18 +8,18 @@ which structures are known in group ``k`` (the set Phi_k). A partially labelled 
 sparsely labelled one has a group per slice, an unlabelled or ignored region is a group with an empty row,
 and voxels outside the image have group -1.
 
-The terms follow from a few sums over voxels. These come from plain PyTorch (:mod:`abdoseg.losses.plain`, the
-reference) or, for float32 on a CPU, from a fused kernel with an analytic gradient (:mod:`abdoseg.losses.fused`).
+The terms follow from a few sums over voxels, which one of several implementations computes
+(:mod:`abdoseg.losses.implementations`).
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypedDict, Unpack, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor
 
 from abdoseg.errors import CaseError, unknown_name
-from abdoseg.losses import fused, plain
+from abdoseg.losses.implementations import Implementation, choose, sum_voxels
 from abdoseg.losses.plain import Sums
 from abdoseg.types import UNKNOWN_LABEL
 
@@ -28,7 +28,7 @@ DICE_EPS = 1.0
 
 DiceOver = Literal["annotated", "present"]
 Reduction = Literal["group", "volume"]
-Implementation = Literal["auto", "plain", "fused"]
+UnannotatedWhen = Literal["no_group", "no_label"]
 
 
 class DisambiguationTerms(NamedTuple):
@@ -42,6 +42,8 @@ class DisambiguationTerms(NamedTuple):
     """Mean entropy, in nats, over the voxels inside the image (equation 5)."""
     has_annotation: Tensor
     """Bool: some voxel lies in a group whose row is not empty."""
+    has_label: Tensor
+    """Bool: some voxel's merged label is a structure."""
 
 
 class TermSettings(TypedDict, total=False):
@@ -49,6 +51,7 @@ class TermSettings(TypedDict, total=False):
 
     dice_over: DiceOver
     reduction: Reduction
+    clamp: float
     validate: bool
     implementation: Implementation
 
@@ -57,17 +60,16 @@ class TermSettings(TypedDict, total=False):
 class _Settings:
     dice_over: DiceOver = "annotated"
     reduction: Reduction = "group"
+    clamp: float = 0.0
     validate: bool = True
     implementation: Implementation = "auto"
 
     def __post_init__(self) -> None:
-        for kind, value, known in (
-            ("dice_over", self.dice_over, get_args(DiceOver)),
-            ("reduction", self.reduction, get_args(Reduction)),
-            ("implementation", self.implementation, get_args(Implementation)),
-        ):
-            if value not in known:
-                raise unknown_name(kind, value, list(known))
+        _check_name("dice_over", self.dice_over, DiceOver)
+        _check_name("reduction", self.reduction, Reduction)
+        _check_name("implementation", self.implementation, Implementation)
+        if not 0 <= self.clamp < 0.5:
+            raise ValueError(f"clamp: found {self.clamp}; expected 0 (off) or a probability below 0.5, such as 1e-6.")
 
 
 def disambiguation_loss(
@@ -77,6 +79,8 @@ def disambiguation_loss(
     annotated: Tensor,
     entropy_weight: float = 1.0,
     entropy_weight_unannotated: float = 3.0,
+    *,
+    unannotated_when: UnannotatedWhen = "no_group",
     **settings: Unpack[TermSettings],
 ) -> Tensor:
     """Return the batch's loss: the mean over examples of focal + dice + weight x entropy.
@@ -85,10 +89,8 @@ def disambiguation_loss(
     ----------
     logits, label, group, annotated, **settings
         As for :func:`disambiguation_terms`.
-    entropy_weight
-        Weight of the entropy in an example with an annotated voxel.
-    entropy_weight_unannotated
-        Weight of the entropy in an example without one.
+    entropy_weight, entropy_weight_unannotated, unannotated_when
+        As for :func:`entropy_weights`.
 
     Returns
     -------
@@ -96,9 +98,33 @@ def disambiguation_loss(
         Scalar, float32 (float64 for float64 logits). 0, with gradient 0, for a batch outside the image.
     """
     terms = disambiguation_terms(logits, label, group, annotated, **settings)
-    weight = terms.entropy.new_full(terms.entropy.shape, entropy_weight_unannotated)
-    weight = weight.masked_fill(terms.has_annotation, entropy_weight)
+    weight = entropy_weights(terms, entropy_weight, entropy_weight_unannotated, unannotated_when)
     return (terms.focal + terms.dice + weight * terms.entropy).mean()
+
+
+def entropy_weights(
+    terms: DisambiguationTerms, annotated: float, unannotated: float, unannotated_when: UnannotatedWhen = "no_group"
+) -> Tensor:
+    """Return lambda, the weight of each example's entropy: ``(B,)``.
+
+    Parameters
+    ----------
+    terms
+        The examples' terms.
+    annotated, unannotated
+        Weight of an example with annotation, and of one without.
+    unannotated_when
+        An example is without annotation where no voxel lies in a group that knows a structure (``"no_group"``), or
+        where no voxel holds the label of one (``"no_label"``, as the authors' code decides).
+
+    Raises
+    ------
+    UnknownNameError
+        If ``unannotated_when`` is neither.
+    """
+    _check_name("unannotated_when", unannotated_when, UnannotatedWhen)
+    has_one = terms.has_annotation if unannotated_when == "no_group" else terms.has_label
+    return terms.entropy.new_full(terms.entropy.shape, unannotated).masked_fill(has_one, annotated)
 
 
 def disambiguation_terms(
@@ -130,19 +156,21 @@ def disambiguation_terms(
     **settings
         ``dice_over``: the classes that dice averages, ``"annotated"`` (default) or only those ``"present"``
         in the group (as the authors' code). ``reduction``: ``"group"`` (default), or ``"volume"``: all
-        groups with the same row count as one. ``validate``: check the values of ``label`` and ``group``
-        (default True; on a GPU this waits for the device; the fused kernel always checks, at no cost).
-        ``implementation``: ``"auto"`` (default: fused for float32 on a CPU), ``"plain"`` or ``"fused"``.
+        groups with the same row count as one. ``clamp``: probabilities inside a logarithm are brought into
+        [clamp, 1 - clamp], beyond which they have no slope (the authors' code: 1e-6; default 0, off).
+        ``validate``: check the values of ``label`` and ``group`` (default True; on a GPU this waits for the
+        device; the fused kernel always checks, at no cost). ``implementation``: ``"auto"`` (default: the
+        fastest that can compute this), ``"plain"``, ``"fused"`` (CPU) or ``"triton"`` (CUDA).
 
     Returns
     -------
     DisambiguationTerms
-        Four tensors of shape ``(B,)``.
+        Five tensors of shape ``(B,)``.
 
     Raises
     ------
     ValueError
-        If shapes or types do not fit together.
+        If shapes or types do not fit together, or the implementation asked for cannot compute this.
     CaseError
         If ``label`` or ``group`` holds a value that is not lawful (a ValueError).
     UnknownNameError
@@ -151,32 +179,21 @@ def disambiguation_terms(
     chosen = _Settings(**settings)
     _check_arguments(logits, label, group, annotated)
     with torch.autocast(device_type=logits.device.type, enabled=False):
-        accurate = _as_accurate(logits).flatten(2)
         known = _known_classes(annotated)
-        if _is_fused(chosen.implementation, accurate, known):
-            try:
-                sums = fused.sum_voxels(accurate, label.flatten(1), group.flatten(1), known)
-            except CaseError:
-                _check_values(label.long(), group.long(), annotated)
-                raise
-        else:
-            label, group = label.long(), group.long()  # narrow integers would wrap around in comparisons
-            if chosen.validate:
-                _check_values(label, group, annotated)
-            sums = plain.sum_voxels(accurate, label.flatten(1), group.flatten(1), known)
+        implementation = choose(chosen.implementation, logits, known, chosen.clamp)
+        if chosen.validate and implementation != "fused":
+            _check_values(label.long(), group.long(), annotated)
+        try:
+            sums = sum_voxels(implementation, logits, label, group, known, chosen.clamp)
+        except CaseError:  # the fused kernel counts what is not lawful; here it is named
+            _check_values(label.long(), group.long(), annotated)
+            raise
         if chosen.reduction == "volume":
             sums = _join_equal_rows(sums, known)
         terms = _terms(sums, known, chosen.dice_over)
-    focal, dice, entropy = (term.to(accurate.dtype) for term in terms[:3])
-    return DisambiguationTerms(focal, dice, entropy, terms.has_annotation)
-
-
-def _is_fused(implementation: Implementation, logits: Tensor, known: Tensor) -> bool:
-    """Return whether the fused kernel computes the sums; raise ValueError where it is asked for and cannot."""
-    reason = fused.why_not(logits, known)
-    if implementation == "fused" and reason:
-        raise ValueError(f"implementation 'fused': {reason}; choose 'auto' or 'plain'.")
-    return implementation != "plain" and reason is None
+    accurate = torch.promote_types(logits.dtype, torch.float32)
+    focal, dice, entropy = (term.to(accurate) for term in terms[:3])
+    return DisambiguationTerms(focal, dice, entropy, terms.has_annotation, terms.has_label)
 
 
 def _terms(sums: Sums, known: Tensor, dice_over: DiceOver) -> DisambiguationTerms:
@@ -192,12 +209,8 @@ def _terms(sums: Sums, known: Tensor, dice_over: DiceOver) -> DisambiguationTerm
         dice=(dice * share).sum(dim=1),
         entropy=sums.entropy / n_inside.clamp(min=1),
         has_annotation=n_counted > 0,
+        has_label=(sums.voxels[:, :, 1:] > 0).any(dim=2).any(dim=1),
     )
-
-
-def _as_accurate(logits: Tensor) -> Tensor:
-    """Return float64 as it is and anything narrower as float32."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _known_classes(annotated: Tensor) -> Tensor:
@@ -232,6 +245,12 @@ def _dice_by_slot(sums: Sums, known: Tensor, dice_over: DiceOver) -> Tensor:
     ratio = (2 * sums.true_positive + DICE_EPS) / (predicted + sums.voxels + DICE_EPS)
     averaged = known if dice_over == "annotated" else known & (sums.voxels > 0)
     return 1 - (ratio * averaged).sum(dim=2) / averaged.sum(dim=2).clamp(min=1)
+
+
+def _check_name(kind: str, value: str, names: Any) -> None:
+    """Raise UnknownNameError unless the value is one of a Literal's names."""
+    if value not in get_args(names):
+        raise unknown_name(kind, value, list(get_args(names)))
 
 
 def _check_arguments(logits: Tensor, label: Tensor, group: Tensor, annotated: Tensor) -> None:

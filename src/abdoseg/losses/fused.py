@@ -28,7 +28,7 @@ def why_not(logits: Tensor, known: Tensor) -> str | None:
     """Return why these inputs cannot be computed here; None if they can."""
     if logits.device.type != "cpu":
         return f"it runs on a CPU, the logits are on {logits.device}"
-    if logits.dtype != torch.float32:
+    if logits.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"it computes float32, the logits are {logits.dtype}"
     if known.shape[2] > kernel.MAX_CLASSES:
         return f"it takes up to {kernel.MAX_CLASSES} classes, there are {known.shape[2]}"
@@ -37,15 +37,17 @@ def why_not(logits: Tensor, known: Tensor) -> str | None:
     return None
 
 
-def sum_voxels(logits: Tensor, label: Tensor, group: Tensor, known: Tensor) -> Sums:
+def sum_voxels(logits: Tensor, label: Tensor, group: Tensor, known: Tensor, row: int) -> Sums:
     """Return the sums, float64, of what :func:`abdoseg.losses.plain.sum_voxels` takes; any integers will do.
+
+    ``row`` is the number of voxels in a row of memory: where groups repeat row by row, knowing it saves time.
 
     Raises
     ------
     CaseError
         If a voxel's label or group is not lawful.
     """
-    return Sums(*_FusedSums.apply(logits.contiguous(), _narrow(label), _narrow(group), known))  # type: ignore[no-untyped-call]
+    return Sums(*_FusedSums.apply(logits.contiguous(), _narrow(label), _narrow(group), known, row))  # type: ignore[no-untyped-call]
 
 
 def _narrow(values: Tensor) -> Tensor:
@@ -60,16 +62,17 @@ class _FusedSums(torch.autograd.Function):
     """Voxel sums by the CPU kernel, and their gradient."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, label: Tensor, group: Tensor, known: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, logits: Tensor, label: Tensor, group: Tensor, known: Tensor, row: int) -> tuple[Tensor, ...]:
         """Return the fields of :class:`Sums`."""
-        examples = _examples(logits, label, group, known)
-        parts = _in_threads(kernel.sum_voxels, [(e, *span) for e in examples for span in _spans(logits)])
+        examples = _examples(logits, label, group, known, row)
+        parts = _in_threads(kernel.sum_voxels, [(e, *span) for e in examples for span in _spans(logits, row)])
         each = len(parts) // max(1, len(examples))
         sums = [_add_up(parts[b * each : (b + 1) * each]) for b in range(len(examples))]
         unlawful = sum(s.unlawful for s in sums)
         if unlawful:
             raise CaseError(f"label or group: {unlawful} voxels hold values that are not lawful.")
         ctx.save_for_backward(logits, label, group, known)
+        ctx.row = row
         fields = [torch.from_numpy(np.array([s[i] for s in sums])) for i in range(len(Sums._fields))]
         ctx.mark_non_differentiable(fields[-1])
         return tuple(fields)
@@ -86,12 +89,12 @@ class _FusedSums(torch.autograd.Function):
             kernel.Derivatives(float(f), float(e), p.float().numpy(), t.float().numpy())
             for f, e, p, t in zip(focal, entropy, probability, true_positive, strict=True)
         ]
-        work = zip(_examples(logits, label, group, known), by, gradient.numpy(), strict=True)
-        _in_threads(kernel.write_gradient, [(*of_one, *span) for of_one in work for span in _spans(logits)])
-        return gradient, None, None, None
+        work = zip(_examples(logits, label, group, known, ctx.row), by, gradient.numpy(), strict=True)
+        _in_threads(kernel.write_gradient, [(*of_one, *span) for of_one in work for span in _spans(logits, ctx.row)])
+        return gradient, None, None, None, None
 
 
-def _examples(logits: Tensor, label: Tensor, group: Tensor, known: Tensor) -> list[kernel.Voxels]:
+def _examples(logits: Tensor, label: Tensor, group: Tensor, known: Tensor, row: int) -> list[kernel.Voxels]:
     """Return the kernel's view of each example."""
     hidden = ~known
     hidden[:, :, 0] = True
@@ -99,11 +102,11 @@ def _examples(logits: Tensor, label: Tensor, group: Tensor, known: Tensor) -> li
     merged = (hidden * bits).sum(dim=2).numpy().view(np.uint64)
     knows = known[:, :, 1:].any(dim=2).numpy()
     arrays = zip(logits.detach().numpy(), label.numpy(), group.numpy(), merged, knows, strict=True)
-    return [kernel.Voxels(*of_one) for of_one in arrays]
+    return [kernel.Voxels(*of_one, kernel.block_length(row)) for of_one in arrays]
 
 
-def _spans(logits: Tensor) -> list[tuple[int, int]]:
-    return [(int(a), int(b)) for a, b in pairwise(kernel.part_bounds(logits.shape[2]))]
+def _spans(logits: Tensor, row: int) -> list[tuple[int, int]]:
+    return [(int(a), int(b)) for a, b in pairwise(kernel.part_bounds(logits.shape[2], kernel.block_length(row)))]
 
 
 def _add_up(parts: list[kernel.VoxelSums]) -> kernel.VoxelSums:

@@ -5,6 +5,7 @@ case of their own. All that the loss needs is, for each slot, the sum of each cl
 and the voxel counts; these are scatter-additions over all voxels at once, whatever the number of groups.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -31,17 +32,20 @@ class Sums(NamedTuple):
     """``(B, S, C)``: voxels by merged label."""
 
 
-def sum_voxels(logits: Tensor, label: Tensor, group: Tensor, known: Tensor) -> Sums:
-    """Return the sums of logits ``(B, C, V)``, label and group ``(B, V)`` int64 and known ``(B, S, C)`` bool."""
+def sum_voxels(logits: Tensor, label: Tensor, group: Tensor, known: Tensor, clamp: float = 0.0) -> Sums:
+    """Return the sums of logits ``(B, C, V)``, label and group ``(B, V)`` int64 and known ``(B, S, C)`` bool.
+
+    Inside a logarithm, probabilities are brought into [clamp, 1 - clamp]; 0 leaves them alone.
+    """
     log_p = logits.log_softmax(dim=1)
     p = log_p.exp()
     slot = group + 1
     target = _merged_label(label, slot, known)
     log_p_target = _merged_log_probability(log_p, target, slot, known)
     counted = known[:, :, 1:].any(dim=2).gather(1, slot).to(p.dtype)
-    focal = -((-torch.expm1(log_p_target)) ** GAMMA) * log_p_target
+    focal = -((-torch.expm1(log_p_target)) ** GAMMA) * _clamped(log_p_target, clamp)
     inside = (slot > 0).to(p.dtype)
-    entropy = -(p * log_p).sum(dim=1)
+    entropy = -(p * _clamped(log_p, clamp)).sum(dim=1)
     count, true_positive = _count_by_slot(target, log_p_target.exp(), slot, known)
     return Sums(
         focal=(focal * counted).sum(dim=1),
@@ -50,6 +54,11 @@ def sum_voxels(logits: Tensor, label: Tensor, group: Tensor, known: Tensor) -> S
         true_positive=true_positive,
         voxels=count,
     )
+
+
+def _clamped(log_p: Tensor, clamp: float) -> Tensor:
+    """Return the logarithms of probabilities brought into [clamp, 1 - clamp]."""
+    return log_p.clamp(math.log(clamp), math.log1p(-clamp)) if clamp else log_p
 
 
 def _merged_label(label: Tensor, slot: Tensor, known: Tensor) -> Tensor:
@@ -67,7 +76,9 @@ def _merged_log_probability(log_p: Tensor, target: Tensor, slot: Tensor, known: 
     """
     structure = known.clone()
     structure[:, :, 0] = False
-    if known.shape[1] == 2:  # one group: every voxel that counts has the same row
+    # One group: every voxel that counts has the same row. How many classes that hides is a value, which a traced graph
+    # may not depend on.
+    if known.shape[1] == 2 and not torch.compiler.is_compiling():
         merged = [
             example.index_select(0, (~row).nonzero().squeeze(1)).logsumexp(dim=0)
             for example, row in zip(log_p, structure[:, 1], strict=True)

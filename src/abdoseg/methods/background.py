@@ -11,6 +11,14 @@ def loss(logits: Tensor, batch: TorchBatch, settings: LossSettings) -> LossParts
     """Return ordinary focal + dice with every structure taken as annotated everywhere; there is no entropy term."""
     everything = torch.ones_like(batch.annotated[:, :1])
     inside = batch.group.clamp(max=0)
-    terms = disambiguation_terms(logits, batch.label, inside, everything, dice_over=settings.dice_over, validate=False)
+    terms = disambiguation_terms(
+        logits,
+        batch.label,
+        inside,
+        everything,
+        dice_over=settings.dice_over,
+        clamp=settings.clamp,
+        validate=False,  # batches come from our own patches
+    )
     total = terms.focal + terms.dice
     return LossParts(total.mean(), terms.focal.mean(), terms.dice.mean(), terms.entropy.mean())

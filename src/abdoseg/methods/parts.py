@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from abdoseg.losses.disambiguation import DiceOver, Reduction
+from abdoseg.losses.disambiguation import DiceOver, Reduction, UnannotatedWhen
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +35,19 @@ class LossSettings:
     Parameters
     ----------
     entropy_weight, entropy_weight_unannotated
-        Lambda of patches with and without an annotated voxel, ramp included.
-    dice_over, reduction
+        Lambda of patches with and without annotation, ramp included.
+    dice_over, reduction, clamp
         Named settings of :func:`abdoseg.losses.disambiguation_terms`.
+    unannotated_when
+        Which patches are without annotation, see :func:`abdoseg.losses.entropy_weights`.
     """
 
     entropy_weight: float = 1.0
     entropy_weight_unannotated: float = 3.0
     dice_over: DiceOver = "annotated"
     reduction: Reduction = "group"
+    clamp: float = 0.0
+    unannotated_when: UnannotatedWhen = "no_group"
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from abdoseg.losses import disambiguation_terms
+from abdoseg.losses import disambiguation_terms, entropy_weights
 from abdoseg.methods.parts import LossParts, LossSettings, TorchBatch
 
 
@@ -15,9 +15,11 @@ def loss(logits: Tensor, batch: TorchBatch, settings: LossSettings) -> LossParts
         batch.annotated,
         dice_over=settings.dice_over,
         reduction=settings.reduction,
+        clamp=settings.clamp,
         validate=False,  # batches come from our own patches; looking at every value costs a GPU a wait, a CPU 5 ms
     )
-    weight = terms.entropy.new_full(terms.entropy.shape, settings.entropy_weight_unannotated)
-    weight = weight.masked_fill(terms.has_annotation, settings.entropy_weight)
+    weight = entropy_weights(
+        terms, settings.entropy_weight, settings.entropy_weight_unannotated, settings.unannotated_when
+    )
     total = terms.focal + terms.dice + weight * terms.entropy
     return LossParts(total.mean(), terms.focal.mean(), terms.dice.mean(), terms.entropy.mean())

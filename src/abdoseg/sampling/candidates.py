@@ -1,13 +1,14 @@
 """What can be drawn: which cases have a voxel of which structure that the annotation vouches for."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from abdoseg.annotation import Annotation
-from abdoseg.case import Foreground
+from abdoseg.case import Foreground, Runs
 from abdoseg.errors import ConfigError
 
 
@@ -23,16 +24,16 @@ class CaseEntry:
         Card id.
     modality
         ``"CT"`` or ``"MR"``.
-    counts
-        int ``(N,)`` or ``(axes, N)``: candidate voxels of structures 1..N, as :func:`count_candidates` finds them.
+    held
+        bool ``(N,)``: structures 1..N of which there is a candidate voxel, as :func:`held_structures` finds them.
     kind
-        How the case is annotated (``"partial"``, ``"sparse"``), for samplers that mix kinds.
+        How the case is annotated (:func:`kind_of`), for samplers that mix kinds.
     """
 
     key: str
     source: str
     modality: str
-    counts: NDArray[np.int64]
+    held: NDArray[np.bool_]
     kind: str = "partial"
 
 
@@ -45,8 +46,8 @@ class Candidates:
     keys, sources, modalities, kinds
         Facts of each case, see :class:`CaseEntry`.
     has
-        bool ``(n_cases, N + 1)``: whether the case has a candidate voxel of the structure along at least one of
-        its axes. Column 0, background, is true for all.
+        bool ``(n_cases, N + 1)``: whether the case has a candidate voxel of the structure. Column 0, background, is
+        true for all.
     """
 
     keys: tuple[str, ...]
@@ -77,16 +78,16 @@ class Candidates:
         if not cases:
             raise ConfigError("sampler: found no case to draw from; ingest a source, or name others with --sources")
         if len(set(keys)) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
+            twice = next(key for key, count in Counter(keys).items() if count > 1)
             msg = f"sampler: case {twice} is listed twice; every case may be drawn from one entry only"
             raise ConfigError(msg)
-        found = np.array([np.atleast_2d(case.counts).sum(axis=0) > 0 for case in cases])
+        held = np.array([case.held for case in cases], dtype=bool)
         return cls(
             keys,
             tuple(case.source for case in cases),
             tuple(case.modality for case in cases),
             tuple(case.kind for case in cases),
-            np.concatenate([np.ones((len(cases), 1), dtype=bool), found], axis=1),
+            np.concatenate([np.ones((len(cases), 1), dtype=bool), held], axis=1),
         )
 
 
@@ -119,14 +120,47 @@ def candidate_voxels(
     return found
 
 
-def count_candidates(foreground: Foreground, annotation: Annotation, shape: Sequence[int]) -> NDArray[np.int64]:
-    """Return int64 ``(axes, N)``: candidate voxels of each structure by each slice list (one row where none is)."""
+def kind_of(annotation: Annotation) -> str:
+    """Return how a case is annotated: ``sparse`` with a slice list, ``unlabelled`` without structures, ``partial``."""
+    if annotation.slices:
+        return "sparse"
+    return "partial" if annotation.rows[0].any() else "unlabelled"
+
+
+def held_structures(
+    annotation: Annotation, voxels: NDArray[np.int64], occupied: Mapping[int, tuple[Runs, Runs, Runs]]
+) -> NDArray[np.bool_]:
+    """Return of which structures the annotation knows a voxel, without a look at the voxels: bool ``(N,)``.
+
+    Parameters
+    ----------
+    annotation
+        The case's annotation as the view shows it.
+    voxels
+        int ``(N,)``: labelled voxels of structures 1..N.
+    occupied
+        By structure id, the slices along X, Y and Z that hold it; needed for every structure of a case with slice
+        lists.
+    """
+    if not annotation.slices:
+        there: NDArray[np.bool_] = (voxels > 0) & annotation.rows[0]
+        return there
+    held = np.zeros(annotation.n_structures, dtype=bool)
+    for axis, groups in annotation.slices.items():
+        known = annotation.rows[groups]
+        for structure, runs in occupied.items():
+            held[structure - 1] |= any(known[first:stop, structure - 1].any() for first, stop in runs[axis])
+    return held
+
+
+def held_by_voxels(foreground: Foreground, annotation: Annotation, shape: Sequence[int]) -> NDArray[np.bool_]:
+    """Return what :func:`held_structures` does, found among the labelled voxels."""
     axes = annotation.axes() or (None,)
     structures = range(1, annotation.n_structures + 1)
     return np.array(
-        [[len(candidate_voxels(foreground, annotation, c, axis, shape)) for c in structures] for axis in axes],
-        dtype=np.int64,
-    ).reshape(len(axes), annotation.n_structures)
+        [any(len(candidate_voxels(foreground, annotation, c, axis, shape)) for axis in axes) for c in structures],
+        dtype=bool,
+    )
 
 
 def _coordinate(index: NDArray[np.int32], axis: int, shape: Sequence[int]) -> NDArray[np.int32]:

@@ -1,10 +1,12 @@
 """Choose the voxel at a patch's centre.
 
-Each function also draws the axis whose slice list the patch will use, where a case has several.
+Each function also draws the axis whose slice list the patch will use, where a case has several. Labels and lists of
+labelled voxels may be on disk: no more of them is read than the choice needs.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,33 @@ from abdoseg.sampling.candidates import candidate_voxels
 
 TRIES = 64
 """Voxels tried at random before all background voxels are listed."""
+
+
+class Readable(Protocol):
+    """An array, or what reads one in part: by an integer for every axis, by slices, or all of it by ``...``."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of every axis."""
+        ...
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Return that part."""
+        ...
+
+
+class LabelledVoxels(Protocol):
+    """Where the labelled voxels of a case are, in memory (:class:`abdoseg.case.Foreground`) or on disk."""
+
+    @property
+    def index(self) -> Readable:
+        """C-order voxel indices, those of structure 1 first."""
+        ...
+
+    @property
+    def start(self) -> NDArray[np.int64]:
+        """Structure ``c`` owns ``index[start[c - 1]:start[c]]``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -36,29 +65,40 @@ class Centre:
 def choose_foreground(
     generator: np.random.Generator,
     structure: int,
-    foreground: Foreground,
+    foreground: LabelledVoxels,
     annotation: Annotation,
     shape: Sequence[int],
 ) -> Centre:
     """Choose uniformly among a structure's voxels in which the annotation knows it.
 
-    The axis is uniform over those along which there is such a voxel.
+    The axis is uniform over those along which there is such a voxel. One entry of ``foreground`` is read, or the
+    structure's part of it where the case has slice lists.
 
     Raises
     ------
     LookupError
         If there is none.
     """
-    found = {axis: candidate_voxels(foreground, annotation, structure, axis, shape) for axis in _axes(annotation)}
+    first, stop = (int(end) for end in foreground.start[structure - 1 : structure + 1])
+    if not annotation.slices:
+        if stop == first or not annotation.rows[0, structure - 1]:
+            raise _none_of(structure)
+        return Centre(_voxel(foreground.index[first + int(generator.integers(stop - first))], shape), None)
+    start = np.where(np.arange(len(foreground.start)) < structure, 0, stop - first)
+    own = Foreground(np.asarray(foreground.index[first:stop]), start)
+    found = {axis: candidate_voxels(own, annotation, structure, axis, shape) for axis in annotation.axes()}
     found = {axis: index for axis, index in found.items() if len(index)}
     if not found:
-        msg = f"no annotated voxel of structure {structure}"
-        raise LookupError(msg)
-    axis = _one_of(generator, tuple(found))
-    return Centre(_voxel(found[axis][generator.integers(len(found[axis]))], shape), axis)
+        raise _none_of(structure)
+    along = tuple(found)[generator.integers(len(found))]
+    return Centre(_voxel(found[along][generator.integers(len(found[along]))], shape), along)
 
 
-def choose_background(generator: np.random.Generator, label: NDArray[np.uint8], annotation: Annotation) -> Centre:
+def _none_of(structure: int) -> LookupError:
+    return LookupError(f"no annotated voxel of structure {structure}")
+
+
+def choose_background(generator: np.random.Generator, label: Readable, annotation: Annotation) -> Centre:
     """Choose uniformly among the voxels outside drawn structures, in annotated slices or not.
 
     Parameters
@@ -66,7 +106,8 @@ def choose_background(generator: np.random.Generator, label: NDArray[np.uint8], 
     generator
         Source of randomness.
     label
-        uint8 ``(X, Y, Z)`` as stored; what the annotation does not vouch for counts as not drawn.
+        uint8 ``(X, Y, Z)`` as stored; what the annotation does not vouch for counts as not drawn. It is read voxel by
+        voxel; whole only if all tries fail.
     annotation
         The case's annotation as the view shows it.
 
@@ -76,11 +117,12 @@ def choose_background(generator: np.random.Generator, label: NDArray[np.uint8], 
     is drawn all over has no background, and any of its voxels is taken.
     """
     axis = _one_of(generator, _axes(annotation))
-    tries = generator.integers(label.size, size=TRIES)
-    outside = np.flatnonzero(~_is_drawn(tries, label, annotation, axis))
-    if len(outside):
-        return Centre(_voxel(tries[outside[0]], label.shape), axis)
-    background = np.flatnonzero(annotation.known_label(label, axis) == 0)
+    tries = generator.integers(int(np.prod(label.shape)), size=TRIES)
+    for index in tries:
+        voxel = _voxel(index, label.shape)
+        if not _is_drawn(voxel, int(label[voxel]), annotation, axis, label.shape):
+            return Centre(voxel, axis)
+    background = np.flatnonzero(annotation.known_label(np.asarray(label[...]), axis) == 0)
     if len(background):
         return Centre(_voxel(background[generator.integers(len(background))], label.shape), axis)
     return Centre(_voxel(tries[0], label.shape), axis)
@@ -109,11 +151,10 @@ def _voxel(index: np.integer, shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _is_drawn(
-    index: NDArray[np.int64], label: NDArray[np.uint8], annotation: Annotation, axis: int | None
-) -> NDArray[np.bool_]:
-    """Return, for voxels by C-order index, whether the annotation vouches for a structure there."""
-    where = np.unravel_index(index, label.shape)
-    used_axis, groups = annotation.slice_groups(axis, label.shape)
-    value = label[where].astype(int)
-    structure = (value > 0) & (value <= annotation.n_structures)
-    return structure & annotation.rows[groups[where[used_axis]], np.where(structure, value - 1, 0)]
+    voxel: tuple[int, int, int], value: int, annotation: Annotation, axis: int | None, shape: Sequence[int]
+) -> bool:
+    """Whether the annotation vouches for a structure at a voxel with label ``value``."""
+    if not 0 < value <= annotation.n_structures:
+        return False
+    used_axis, groups = annotation.slice_groups(axis, shape)
+    return bool(annotation.rows[groups[voxel[used_axis]], value - 1])

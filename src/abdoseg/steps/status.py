@@ -3,13 +3,11 @@
 from collections import Counter
 from typing import Any
 
-from abdoseg.annotation import AXES
 from abdoseg.case import CaseFacts
 from abdoseg.runs import Run, damaged_runs, decide_sides, list_runs, repeated_pairs
-from abdoseg.steps.sparsify import describe_view
+from abdoseg.steps.sparsify import describe_view, view_facts
 from abdoseg.store import Workspace
 from abdoseg.types import SplitName
-from abdoseg.views import View
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
@@ -20,7 +18,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
     dict
         ``workspace``, ``spacing_mm``, ``structures`` (name -> cases annotated, cases with voxels), ``sources`` (one
         dict each: cases, modality, patients, annotated, sides of the split, repaired, quarantined with reasons),
-        ``views``, ``active_view``, ``runs`` and ``damaged_runs``.
+        ``views`` (:func:`abdoseg.steps.sparsify.view_facts`), ``active_view``, ``runs`` and ``damaged_runs``.
     """
     facts = workspace.facts()
     sides = decide_sides(workspace, facts, workspace.settings.split_seed)
@@ -33,7 +31,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "sources": [_source(name, [f for f in facts if f.source == name], sides, quarantined[name]) for name in names],
         "structures": _structures(workspace, facts),
         "active_view": workspace.active_view_name(),
-        "views": [_view(view, [f for f in facts if sides[f.key] == "train"]) for view in workspace.views()],
+        "views": _views(workspace, sides),
         "runs": _runs(workspace, facts, sides),
         "damaged_runs": damaged_runs(workspace),
     }
@@ -64,16 +62,10 @@ def _structures(workspace: Workspace, facts: list[CaseFacts]) -> dict[str, dict[
     return {name: {"annotated": annotated[name], "present": present[name]} for name in workspace.anatomy.names}
 
 
-def _view(view: View, training: list[CaseFacts]) -> dict[str, Any]:
-    report = describe_view(view, training)
-    return {
-        "view": view.name,
-        "axes": list(view.axes),
-        "fraction": view.fraction,
-        "sources": list(view.sources),
-        "cases": report.cases[0],
-        "slices": {axis: list(report.slices[axis]) for axis in AXES if axis in report.slices},
-    }
+def _views(workspace: Workspace, sides: dict[str, SplitName]) -> list[dict[str, Any]]:
+    views = workspace.views()
+    training = [brief for brief in workspace.briefs() if sides.get(brief.key) == "train"] if views else []
+    return [view_facts(describe_view(workspace, view, training), workspace.anatomy.names) for view in views]
 
 
 def _runs(workspace: Workspace, facts: list[CaseFacts], sides: dict[str, SplitName]) -> list[dict[str, Any]]:

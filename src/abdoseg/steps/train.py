@@ -1,42 +1,44 @@
 """Train: from the workspace's cases to weights.
 
-A plain loop. Example number ``step * batch + i`` decides what is seen, so a run that was killed goes on with the
-very patches it would have seen.
+The parts are made here and put into :func:`abdoseg.engine.fit.fit`, which is the loop. Example number
+``step * batch + i`` decides what is seen, so a run that was killed goes on with the very patches it would have seen,
+with any number of processes and threads.
 """
 
+import hashlib
 import json
-import math
 import time
-from collections import defaultdict
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from filelock import Timeout
 from torch import Tensor, nn
 
-from abdoseg.annotation import Annotation
-from abdoseg.augmentation.affine import AffineSettings
-from abdoseg.case import CaseFacts
-from abdoseg.checkpoints import load_checkpoint, save_checkpoint, save_tensors
+from abdoseg.checkpoints import load_weights
 from abdoseg.config import TrainConfig
-from abdoseg.devices import choose_device
-from abdoseg.errors import RunError, WorkspaceError
-from abdoseg.files import write_text
-from abdoseg.interrupts import deferred_interrupts
+from abdoseg.devices import available_cores
+from abdoseg.engine.files import TrainingFiles
+from abdoseg.engine.fit import Share, fit
+from abdoseg.engine.journal import Journal
+from abdoseg.engine.loader import Loader, Tell
+from abdoseg.engine.precision import gradient_scaler, storage_type
+from abdoseg.engine.ranks import Ranks, joined_ranks, share
+from abdoseg.engine.state import TrainState, moving_average
+from abdoseg.engine.validation import mean_dsc
+from abdoseg.errors import ConfigError, RunError
 from abdoseg.methods import METHODS
-from abdoseg.methods.parts import LossFunction, LossParts, LossSettings, TorchBatch
+from abdoseg.methods.parts import TorchBatch
+from abdoseg.model_card import model_card
 from abdoseg.networks import build_network
-from abdoseg.patches import Batch, PatchSettings, PatchStream, collate, find_candidates
-from abdoseg.places import append_text, locked, reason_of, storage_errors
+from abdoseg.patches import Batch, PatchStream, collate
+from abdoseg.places import locked
 from abdoseg.progress import SILENT, Progress
-from abdoseg.runs import Run, read_frozen, read_metrics, start_run
+from abdoseg.runs import Run, load_run, read_frozen, start_run
 from abdoseg.store import Workspace
-
-PREFETCH = 3
-"""Batches cut ahead of the network by one thread; the kernels release Python's lock."""
+from abdoseg.trained import checkpoint_of
+from abdoseg.training_set import open_stream
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ def train(
 ) -> TrainReport:
     """Train the run of ``config``: a new one, or the unfinished one from its last checkpoint.
 
+    Started by torchrun or ``srun``, this process is one of several that train together; all return the same report.
+
     Parameters
     ----------
     workspace, config
@@ -92,20 +96,43 @@ def train(
     KeyboardInterrupt
         On Ctrl-C or a request to terminate, between two steps and after the state was saved.
     """
-    run, _ = start_run(workspace, config, name)
-    if run.status == "finished":
-        return TrainReport(run, config.steps, 0.0, "already finished")
-    with _alone(run):
-        stream = open_stream(workspace, run)
-        _say_what_cannot_be_drawn(run, stream, progress)
-        trainer = _Trainer(run, stream, choose_device(device))
-        start = time.perf_counter()
-        done = trainer.run_to(min(config.steps, stop_after or config.steps), progress)
-        seconds = time.perf_counter() - start
-        if done < config.steps:
-            return TrainReport(run, done, seconds, "stopped")
-        save_model(run, trainer.network)
-        return TrainReport(run, done, seconds, "trained")
+    with joined_ranks(device) as ranks:
+        run = ranks.first_does(lambda: start_run(workspace, config, name)[0])
+        if run.status == "finished":
+            return TrainReport(run, config.steps, 0.0, "already finished")
+        with ExitStack() as held:
+            ranks.first_does(lambda: held.enter_context(_alone(run)))
+            return _train(workspace, run, ranks, stop_after, progress if ranks.first else SILENT)
+
+
+def _train(workspace: Workspace, run: Run, ranks: Ranks, stop_after: int | None, progress: Progress) -> TrainReport:
+    config = run.config
+    ranks.first_does(lambda: _check_shares(config, ranks.place.size))
+    numbers = share(ranks.place.rank, ranks.place.size, config.batch)
+    stream = open_stream(workspace, run)
+    _say_what_cannot_be_drawn(run, stream, progress)
+    state = _new_state(workspace, run, ranks)
+    last = max(state.step, min(config.steps, stop_after or config.steps))
+    loader = _loader(stream, config, numbers, ranks)
+    files = TrainingFiles(run.folder, run.checkpoint_file, run.model_file)
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        watcher = _Nobody() if not ranks.first else stack.enter_context(_journal(run, state.step, loader, progress))
+        fit(
+            state,
+            _shares(loader, state.step, last, config, ranks.device),
+            METHODS[config.method].loss(),
+            config,
+            ranks,
+            keeper=files,
+            watcher=watcher,
+            validate=_validation(workspace, run, ranks),
+        )
+    seconds = time.perf_counter() - start
+    if last < config.steps:
+        return TrainReport(run, last, seconds, "stopped")
+    ranks.first_does(lambda: _finish(workspace, run, state, files))
+    return TrainReport(run, last, seconds, "trained")
 
 
 @contextmanager
@@ -132,194 +159,145 @@ def _say_what_cannot_be_drawn(run: Run, stream: PatchStream, progress: Progress)
         progress.say(f"{s.title}: {reason}")
 
 
-def open_stream(workspace: Workspace, run: Run) -> PatchStream:
-    """Return the patches of a run's training cases.
-
-    Raises
-    ------
-    RunError
-        If a case the run froze is gone or was taken again with other voxels.
-    """
+def _new_state(workspace: Workspace, run: Run, ranks: Ranks) -> TrainState:
+    """Return fresh weights, or those of the run that this one starts from, or the run's own last checkpoint."""
     config = run.config
-    cases = training_cases(workspace, run)
-    affine = AffineSettings(rotation_degrees=config.rotation_degrees, scale=config.scale)
-    settings = PatchSettings(shape=config.patch, affine=affine, sampler=config.sampler, seed=config.seed)
-    candidates = find_candidates(cases, workspace, run.anatomy.names)
-    return PatchStream(cases, workspace, settings, candidates=candidates)
+    # A generator of our own would not reach the layers' initialisers; forked, the caller's state survives.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network: nn.Module = build_network(config.network, 1 + len(run.anatomy), checkpointing=config.checkpointing)
+    if config.start_from is not None:
+        _take_weights(workspace, run, network)
+    layout = torch.channels_last_3d if config.channels_last else torch.preserve_format
+    network = network.to(ranks.device, storage_type(config.precision)).to(memory_format=layout)  # type: ignore[call-overload]
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    average = moving_average(network, config.average_decay)
+    state = TrainState(network, optimiser, gradient_scaler(config.precision, ranks.device), average)
+    if run.checkpoint_file.is_file():
+        state.load(run.checkpoint_file)
+    if len(set(ranks.gather(state.step))) > 1:
+        raise RunError(f"{run.checkpoint_file}: not the same for all processes; the workspace must be on a shared disk")
+    return state
 
 
-def training_cases(workspace: Workspace, run: Run) -> list[tuple[CaseFacts, Annotation]]:
-    """Return facts and annotation, as the run's view shows it, of its training cases."""
-    cases = []
-    for frozen in run.data.cases:
-        if frozen.side != "train":
-            continue
-        facts = read_frozen(workspace, run, frozen)
-        annotation = facts.groups
-        if run.data.view is not None:
-            annotation = run.data.view.apply(annotation, facts.source, facts.shape)
-        cases.append((facts, annotation))
-    return cases
+def _take_weights(workspace: Workspace, run: Run, network: nn.Module) -> None:
+    source = load_run(workspace, run.config.start_from)
+    if (source.config.network, source.data.settings) != (run.config.network, run.data.settings):
+        msg = (
+            f"run {source.name}: has network {source.config.network} for {len(source.anatomy)} structures; a run that "
+            f"starts from it needs the same, found {run.config.network} for {len(run.anatomy)}"
+        )
+        raise ConfigError(msg)
+    load_weights(checkpoint_of(source), network)
 
 
-def save_model(run: Run, network: nn.Module) -> None:
-    """Write the finished weights; the run is finished once this file is there."""
+def _check_shares(config: TrainConfig, processes: int) -> None:
+    each = len(share(0, processes, config.batch))
+    if each % config.accumulate:
+        msg = f"accumulate {config.accumulate}: cannot share the {each} patches a process has of each batch evenly"
+        raise ConfigError(msg)
+
+
+def _loader(stream: PatchStream, config: TrainConfig, numbers: range, ranks: Ranks) -> Loader[list[Batch]]:
+    """Return what cuts this process's patches, some steps ahead."""
+    each = len(numbers) // config.accumulate
+
+    def cut(step: int, tell: Tell) -> list[Batch]:
+        patches = []
+        for i in numbers:
+            t = step * config.batch + i
+            tell(stream.case_of(t))
+            patches.append(stream.example(t))
+        return [collate(patches[first : first + each]) for first in range(0, len(patches), each)]
+
+    cores = max(1, available_cores() // ranks.place.size)
+    # A GPU leaves the cores to the patches; on a CPU the network wants them.
+    threads = config.workers or (min(8, cores) if ranks.device.type == "cuda" else max(1, cores // 4))
+    return Loader(cut, threads, timeout_seconds=config.loader_timeout_seconds)
+
+
+def _shares(
+    loader: Loader[list[Batch]], first: int, last: int, config: TrainConfig, device: torch.device
+) -> Generator[Share]:
+    for batches in loader.run(first, last):
+        parts = tuple(to_torch(batch, device, config) for batch in batches)
+        yield Share(parts, tuple(case for batch in batches for case in batch.cases))
+
+
+def to_torch(batch: Batch, device: torch.device, config: TrainConfig) -> TorchBatch:
+    """Return a batch's arrays as tensors on ``device``, the image in the type that the weights have."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+    image = moved(torch.from_numpy(batch.image)).to(storage_type(config.precision))
+    if config.channels_last:
+        image = image.contiguous(memory_format=torch.channels_last_3d)
+    label, group, annotated = (moved(torch.from_numpy(a)) for a in (batch.label, batch.group, batch.annotated))
+    return TorchBatch(image, label, group, annotated)
+
+
+class _Nobody:
+    """Hears of everything and does nothing: the watcher of all processes but the first."""
+
+    def step(self, step: int, values: dict[str, float]) -> None:
+        """Do nothing."""
+
+    def validation(self, step: int, score: float, best: object) -> None:
+        """Do nothing."""
+
+
+@contextmanager
+def _journal(run: Run, step: int, loader: Loader[list[Batch]], progress: Progress) -> Iterator[Journal]:
+    config = run.config
+
+    def schedule(at: int) -> dict[str, float]:
+        return {
+            "learning_rate": config.learning_rate_at(at),
+            "entropy_weight": config.entropy_weight * config.entropy_factor_at(at),
+        }
+
+    progress.start(config.steps, "training")
+    progress.advance(step)
+    journal = Journal(
+        run.metrics_file,
+        step,
+        every=config.log_every,
+        last=config.steps,
+        batch=config.batch,
+        waited_seconds=lambda: loader.waited_seconds,
+        schedule=schedule,
+        progress=progress,
+    )
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def _validation(workspace: Workspace, run: Run, ranks: Ranks) -> Callable[[nn.Module], float] | None:
+    """Return what scores a network on validation cases, never on test cases; ``None`` where there are none."""
+    config = run.config
+    # In an order that mixes the sources, so that a few of the cases stand for all.
+    keys = sorted(run.data.keys("val"), key=lambda key: hashlib.sha256(key.encode()).digest())
+    if config.validate_cases:
+        keys = keys[: config.validate_cases]
+    if not keys or not config.validate_every:
+        return None
+    frozen = {case.key: case for case in run.data.cases}
+    for key in keys:
+        read_frozen(workspace, run, frozen[key])
+    return lambda network: mean_dsc(network, keys, workspace.read_case, config.patch, ranks, config.precision)
+
+
+def _finish(workspace: Workspace, run: Run, state: TrainState, files: TrainingFiles) -> None:
+    best = None if state.best is None else (state.best.score, state.best.step)
     facts = {
         "abdoseg_network": run.config.network,
         "structures": json.dumps(run.data.settings.structures),
         "spacing_mm": str(run.data.settings.spacing_mm),
     }
-    save_tensors(run.model_file, network.state_dict(), facts)
-
-
-class _Trainer:
-    """Network, optimiser and the step they are at."""
-
-    def __init__(self, run: Run, stream: PatchStream, device: torch.device) -> None:
-        config = run.config
-        self.run = run
-        self.stream = stream
-        self.device = device
-        # A generator of our own would not reach the layers' initialisers; forked, the caller's state survives.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.network = build_network(config.network, 1 + len(run.anatomy)).to(device)
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        self.loss: LossFunction = METHODS[config.method].loss()
-        self.step = 0
-        if run.checkpoint_file.is_file():
-            self.step = load_checkpoint(run.checkpoint_file, self.network, self.optimiser)
-        self.log = _Log(run, self.step)
-
-    def run_to(self, last: int, progress: Progress) -> int:
-        """Do the steps up to ``last``; save at the end, every so often, and when interrupted."""
-        config = self.run.config
-        progress.start(config.steps, "training")
-        progress.advance(self.step)
-        saved_at = time.monotonic()
-        batches = _batches(self.stream, config.batch, self.step, last)
-        with closing(batches), deferred_interrupts() as asked_to_stop:
-            for batch in batches:
-                parts = self._update(batch)
-                self.log.add(self.step, parts, config.learning_rate_at(self.step - 1))
-                progress.advance(1, self.log.note())
-                if asked_to_stop():
-                    self.save()
-                    raise KeyboardInterrupt
-                if time.monotonic() - saved_at > config.checkpoint_seconds and self.step < last:
-                    self.save()
-                    saved_at = time.monotonic()
-        self.save()
-        return self.step
-
-    def save(self) -> None:
-        """Write the checkpoint."""
-        save_checkpoint(self.run.checkpoint_file, self.network, self.optimiser, self.step)
-
-    def _update(self, batch: Batch) -> dict[str, float]:
-        config = self.run.config
-        for group in self.optimiser.param_groups:
-            group["lr"] = config.learning_rate_at(self.step)
-        ramp = config.entropy_factor_at(self.step)
-        settings = LossSettings(
-            config.entropy_weight * ramp, config.entropy_weight_unannotated * ramp, config.dice_over, config.reduction
-        )
-        tensors = to_torch(batch, self.device)
-        try:
-            parts = self.loss(self.network(tensors.image), tensors, settings)
-            self.optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(parts.total)
-        except torch.OutOfMemoryError as error:
-            patch = "x".join(str(n) for n in config.patch)
-            msg = (
-                f"run {self.run.name}: {self.device} has too little memory for {config.batch} patches of {patch} with "
-                f"{config.network}; lower --set batch=... or --set patch=..., or choose --preset small"
-            )
-            raise RunError(msg) from error
-        values = _values(parts)
-        if not math.isfinite(values["loss"]):
-            msg = (
-                f"run {self.run.name}: the loss of step {self.step} is {values['loss']} on {', '.join(batch.cases)}; "
-                "lower the learning rate (--set learning_rate=...) or look at these cases"
-            )
-            raise RunError(msg)
-        self.optimiser.step()
-        self.step += 1
-        return values
-
-
-def _values(parts: LossParts) -> dict[str, float]:
-    terms: dict[str, Tensor] = {
-        "loss": parts.total,
-        "focal": parts.focal,
-        "dice": parts.dice,
-        "entropy": parts.entropy,
-    }
-    return {key: float(value.detach()) for key, value in terms.items()}
-
-
-def to_torch(batch: Batch, device: torch.device) -> TorchBatch:
-    """Return a batch's arrays as tensors on ``device``."""
-    return TorchBatch(
-        torch.from_numpy(batch.image).to(device),
-        torch.from_numpy(batch.label).to(device),
-        torch.from_numpy(batch.group).to(device),
-        torch.from_numpy(batch.annotated).to(device),
-    )
-
-
-def _batches(stream: PatchStream, size: int, first: int, last: int) -> Generator[Batch]:
-    """Yield the batches of steps ``first`` to ``last - 1``; one thread cuts a few ahead."""
-
-    def cut(step: int) -> Batch:
-        return collate([stream.example(step * size + i) for i in range(size)])
-
-    pool = ThreadPoolExecutor(1, thread_name_prefix="patches")
-    waiting: list[Future[Batch]] = []
-    try:
-        for step in range(first, last):
-            waiting += [pool.submit(cut, s) for s in range(step + len(waiting), min(step + PREFETCH, last))]
-            yield waiting.pop(0).result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Log:
-    """Means of the loss terms since the last line of ``metrics.jsonl``."""
-
-    def __init__(self, run: Run, step: int) -> None:
-        self.file = run.metrics_file
-        self.every = run.config.log_every
-        # Lines written after the checkpoint we resume from would be there twice.
-        kept = [line for line in read_metrics(self.file) if line["step"] <= step]
-        write_text(self.file, "".join(json.dumps(line) + "\n" for line in kept))
-        self.sums: dict[str, float] = defaultdict(float)
-        self.count = 0
-        self.newest: dict[str, float] = {}
-        self.since = time.perf_counter()
-
-    def add(self, step: int, values: dict[str, float], learning_rate: float) -> None:
-        """Count one step; write a line every few."""
-        self.newest = values
-        self.count += 1
-        for key, value in values.items():
-            self.sums[key] += value
-        if step % self.every == 0:
-            self._write(step, learning_rate)
-
-    def _write(self, step: int, learning_rate: float) -> None:
-        now = time.perf_counter()
-        means = {key: total / self.count for key, total in self.sums.items()}
-        pace = {"seconds_per_step": (now - self.since) / self.count}
-        try:
-            append_text(self.file, json.dumps({"step": step, "learning_rate": learning_rate, **means, **pace}) + "\n")
-        except storage_errors() as error:
-            raise WorkspaceError(f"{self.file}: cannot be written ({reason_of(error)}); check the disk") from error
-        self.sums.clear()
-        self.count, self.since = 0, now
-
-    def note(self) -> str:
-        """Return the terms of the newest step for the progress line."""
-        return "  ".join(f"{key} {self.newest[key]:.2f}" for key in ("loss", "focal", "dice", "entropy"))
+    card = model_card(workspace, run, best)
+    files.finish(state, facts, card, best=run.config.final_weights == "best")

@@ -8,6 +8,7 @@ import errno
 import json
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from zarr.codecs import BloscCodec
 from abdoseg.case import Case, CaseFacts, Foreground
 from abdoseg.errors import CaseError, WorkspaceError
 from abdoseg.places import is_local, read_texts, reason_of, remove_tree, storage_errors
+from abdoseg.store.chunks import PartlyRead, open_array
 
 FORMAT_VERSION = 1
 """Version of the case layout; written into every case, raised when a reader of the old one would misread."""
@@ -139,11 +141,15 @@ def read_facts(folders: Sequence[Path]) -> list[CaseFacts]:
 
 
 def _facts_in(folder: Path, text: str) -> CaseFacts:
+    return _facts(folder, _attributes_in(folder, text))
+
+
+def _attributes_in(folder: Path, text: str) -> dict[str, Any]:
     try:
-        attributes = json.loads(text)["attributes"]
+        attributes: dict[str, Any] = json.loads(text)["attributes"]
     except (ValueError, KeyError, TypeError) as error:
         raise WorkspaceError(f"{folder}: not a stored case ({error!r}); ingest it again") from error
-    return _facts(folder, attributes)
+    return attributes
 
 
 def read_case(folder: Path) -> Case:
@@ -157,6 +163,80 @@ def read_foreground(folder: Path) -> Foreground:
     group = _open(folder)
     start = np.asarray(group.attrs["foreground_start"], dtype=np.int64)
     return Foreground(_array(group, "foreground")[: int(start[-1])], start)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredForeground:
+    """Where the labelled voxels of a case are, left on disk; see :class:`abdoseg.case.Foreground`.
+
+    Parameters
+    ----------
+    index
+        int32 ``(M,)``: read by slice or by element.
+    start
+        int ``(N + 1,)``: structure ``c`` owns ``index[start[c - 1]:start[c]]``.
+    """
+
+    index: PartlyRead
+    start: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenCase:
+    """A stored case of which parts can be read; its files stay open while somebody refers to it.
+
+    Parameters
+    ----------
+    digest
+        Hash of the voxels and their annotation, as in the facts: another one is another case.
+    image, label
+        int16 and uint8 ``(X, Y, Z)``; numpy arrays where the case is in memory.
+    foreground
+        The labelled voxels.
+    """
+
+    digest: str
+    image: PartlyRead | NDArray[np.int16]
+    label: PartlyRead | NDArray[np.uint8]
+    foreground: StoredForeground | Foreground
+
+
+def open_case(folder: Path) -> OpenCase:
+    """Open the case stored under ``folder`` for reading in part.
+
+    Raises
+    ------
+    WorkspaceError
+        If there is none, it is damaged, or another one took its place meanwhile.
+    """
+    description = _description(folder)
+    attributes = _attributes_in(folder, description)
+    _check_version(folder, attributes)
+    try:
+        digest = str(attributes["facts"]["digest"])
+        start = np.asarray(attributes["foreground_start"], dtype=np.int64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise WorkspaceError(f"{folder}: not a stored case ({error!r}); ingest it again") from error
+    # No labelled voxel: label and foreground may be all fill value. One: it may be voxel 0.
+    labelled = int(start[-1])
+    holds_something = {"image": True, "label": labelled > 0, "foreground": labelled > 1}
+    image, label, index = (
+        open_array(folder / name, _store(folder / name), holds_something=holds_something[name]) for name in ARRAYS
+    )
+    if image.shape != label.shape or len(image.shape) != 3 or index.shape[0] < labelled:
+        msg = f"{folder}: damaged (image {image.shape}, label {label.shape}, {index.shape[0]} labelled voxels)"
+        raise WorkspaceError(f"{msg}; ingest the case again with --replace")
+    if _description(folder) != description:
+        raise WorkspaceError(f"{folder}: was replaced while it was opened; run the command again")
+    return OpenCase(digest, image, label, StoredForeground(index, start))
+
+
+def _description(folder: Path) -> str:
+    """Return the text of a case's own ``zarr.json``."""
+    try:
+        return read_texts([folder / "zarr.json"])[0]
+    except storage_errors() as error:
+        raise WorkspaceError(f"{folder}: not a stored case ({reason_of(error)}); ingest it again") from error
 
 
 def is_case(folder: Path) -> bool:
@@ -184,6 +264,11 @@ def _open(folder: Path) -> zarr.Group:
 
 
 def _facts(folder: Path, attributes: dict[str, Any]) -> CaseFacts:
+    _check_version(folder, attributes)
+    return CaseFacts.model_validate(attributes["facts"])
+
+
+def _check_version(folder: Path, attributes: dict[str, Any]) -> None:
     version = attributes.get("abdoseg_format")
     if version != FORMAT_VERSION:
         msg = (
@@ -191,4 +276,3 @@ def _facts(folder: Path, attributes: dict[str, Any]) -> CaseFacts:
             "use the abdoseg that wrote it, or ingest the source again into a new workspace"
         )
         raise WorkspaceError(msg)
-    return CaseFacts.model_validate(attributes["facts"])

@@ -7,7 +7,7 @@ training run.
 
 import hashlib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,9 @@ from abdoseg.case import Case, CaseFacts, Foreground
 from abdoseg.errors import ConfigError, WorkspaceError, unknown_name
 from abdoseg.files import write_text
 from abdoseg.places import make_folder, open_place, remove_tree, require_reachable
+from abdoseg.places import stamps as stamps_of
 from abdoseg.store import arrays
+from abdoseg.store.index import CaseBrief, read_index, write_index
 from abdoseg.views import FULL_VIEW, View
 from abdoseg.windows import Windows
 
@@ -27,6 +29,9 @@ T = TypeVar("T", bound=BaseModel)
 
 WORKSPACE_VERSION = 1
 SETTINGS_FILE = "abdoseg.toml"
+
+_SEE_STATUS = "`abdoseg status` shows what the workspace holds."
+_AT_ONCE = 1000  # cases whose facts are in memory while an index is made
 
 
 class Settings(BaseModel):
@@ -161,9 +166,7 @@ class Workspace:
         chosen = list(by_source) if sources is None else list(sources)
         for source in chosen:
             if source not in by_source:
-                raise unknown_name(
-                    "source", source, list(by_source), "`abdoseg status` shows what the workspace holds."
-                )
+                raise unknown_name("source", source, list(by_source), _SEE_STATUS)
         return [key for source in chosen for key in by_source[source]]
 
     def facts(self, sources: Iterable[str] | None = None) -> list[CaseFacts]:
@@ -175,6 +178,10 @@ class Workspace:
             If the settings were changed under a stored case: its grid or its label ids would be misread.
         """
         found = arrays.read_facts([self.case_folder(key) for key in self.case_keys(sources)])
+        self._check_settings(found)
+        return found
+
+    def _check_settings(self, found: Sequence[CaseFacts | CaseBrief]) -> None:
         digest = self.settings.digest()
         for facts in found:
             if facts.settings_digest != digest:
@@ -183,7 +190,58 @@ class Workspace:
                     "stored with; undo the change, or make a new workspace and ingest again"
                 )
                 raise WorkspaceError(msg)
+
+    def briefs(self, sources: Iterable[str] | None = None) -> list[CaseBrief]:
+        """Return what splits and samplers need of all cases of ``sources`` (default: all), sorted by key.
+
+        Read from the index of each source; cases that it does not know, or not as they are now, are read and put
+        into it.
+
+        Raises
+        ------
+        UnknownNameError
+            If a named source is not in the workspace.
+        WorkspaceError
+            If the settings were changed under a stored case.
+        """
+        found = [brief for source in self.chosen_sources(sources) for brief in self._source_briefs(source)]
+        self._check_settings(found)
         return found
+
+    def chosen_sources(self, sources: Iterable[str] | None) -> list[str]:
+        """Return the named sources, or all that are there.
+
+        Raises
+        ------
+        UnknownNameError
+            If a named source is not in the workspace.
+        """
+        there = sorted(folder.name.removesuffix(".zarr") for folder in (self.path / "sources").glob("*.zarr"))
+        if sources is None:
+            return there
+        chosen = list(sources)
+        for source in chosen:
+            if source not in there:
+                raise unknown_name("source", source, there, _SEE_STATUS)
+        return chosen
+
+    def _index_file(self, source: str) -> Path:
+        return self.path / "sources" / f"{source}.index.jsonl"
+
+    def _source_briefs(self, source: str) -> list[CaseBrief]:
+        folder, file = self.source_folder(source), self._index_file(source)
+        stamps = {case: stamp for case, stamp in stamps_of(folder, "zarr.json").items() if not case.startswith(".")}
+        known = read_index(file)
+        briefs = {case: brief for case, brief in known.items() if brief.stamp == stamps.get(case)}
+        fresh = sorted(set(stamps) - set(briefs))
+        for first in range(0, len(fresh), _AT_ONCE):
+            some = fresh[first : first + _AT_ONCE]
+            for case, facts in zip(some, arrays.read_facts([folder / case for case in some]), strict=True):
+                briefs[case] = CaseBrief.of(facts, self.settings.structures, stamps[case])
+        in_order = [briefs[case] for case in sorted(briefs)]
+        if fresh or len(known) != len(briefs):
+            write_index(file, in_order)
+        return in_order
 
     def read_facts(self, key: str) -> CaseFacts:
         """Facts of one case, without its voxels."""
@@ -192,6 +250,10 @@ class Workspace:
     def read_case(self, key: str) -> Case:
         """One case with its voxels."""
         return arrays.read_case(self.case_folder(key))
+
+    def open_case(self, key: str) -> arrays.OpenCase:
+        """One case of which parts can be read; see :func:`abdoseg.store.arrays.open_case`."""
+        return arrays.open_case(self.case_folder(key))
 
     def read_foreground(self, key: str) -> Foreground:
         """Labelled voxels of one case."""
@@ -212,6 +274,7 @@ class Workspace:
         if case is None:
             remove_tree(self.source_folder(source))
             self._record_file(source).unlink(missing_ok=True)
+            self._index_file(source).unlink(missing_ok=True)
         return keys
 
     # -- what an ingest could not take ---------------------------------------------------------------------------

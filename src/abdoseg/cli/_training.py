@@ -1,0 +1,101 @@
+"""The options that say what a run is, for the commands that train or plan one."""
+
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from abdoseg.config import TrainConfig
+    from abdoseg.store import Workspace
+
+SamplerOption = Annotated[str | None, typer.Option(help="See `abdoseg list samplers`.")]
+ViewOption = Annotated[
+    str | None, typer.Option(help="Sparse view; default: the active one; full: all labels.", show_default=False)
+]
+SourcesOption = Annotated[list[str] | None, typer.Option(help="Learn from these sources only.")]
+SeedOption = Annotated[int | None, typer.Option(min=0, help="Of weights, sampling and augmentation.")]
+FoldOption = Annotated[str | None, typer.Option(metavar="K/N", help="Hold out fold K of N as validation.")]
+SettingsOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; see docs/training.md.")
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with settings, such as the config.toml of a run.")
+]
+
+
+def config_of(
+    workspace: "Workspace", preset: str, file: Path | None, settings: list[str] | None, **options: Any
+) -> "TrainConfig":
+    """Return the configuration: the preset's, then the file's, then ``--set``'s, then the options' own values.
+
+    Raises
+    ------
+    ConfigError
+        If the file or a setting cannot be read.
+    """
+    from abdoseg.cards import expand_aliases
+    from abdoseg.cli._console import split_names
+    from abdoseg.config import make_config
+
+    sources = expand_aliases(split_names(options.pop("sources", None))) or None
+    from_file = _read_file(file)
+    preset = from_file.pop("preset", preset)
+    overrides: dict[str, Any] = {
+        "view": workspace.active_view_name(),
+        **from_file,
+        **_parse_settings(settings),
+        **{key: value for key, value in options.items() if value is not None},
+        **({"sources": sources} if sources else {}),
+    }
+    if isinstance(overrides.get("fold"), str):
+        overrides["fold"] = _fold(overrides["fold"])
+    return make_config(preset, overrides)
+
+
+def _read_file(file: Path | None) -> dict[str, Any]:
+    from abdoseg.errors import ConfigError
+
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"--config {file}: cannot be read ({error}); expected a TOML file of settings") from error
+
+
+def _fold(text: str) -> tuple[int, int]:
+    from abdoseg.errors import ConfigError
+
+    try:
+        k, n = (int(part) for part in text.split("/"))
+    except ValueError as error:
+        raise ConfigError(f"--fold {text}: expected K/N, for example 1/5") from error
+    return k, n
+
+
+def _parse_settings(texts: list[str] | None) -> dict[str, Any]:
+    """Return ``key=value`` texts as values, read as TOML so that numbers and lists are what they look like.
+
+    A key may have a part after a dot, for settings that are tables: ``structure_weights.liver=2``.
+    """
+    from abdoseg.errors import ConfigError
+
+    values: dict[str, Any] = {}
+    for text in texts or []:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {text}: expected KEY=VALUE, for example learning_rate=0.002")
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value.strip()
+        name, _, part = key.strip().partition(".")
+        if not part:
+            values[name] = parsed
+        elif isinstance(values.setdefault(name, {}), dict):
+            values[name][part] = parsed
+        else:
+            raise ConfigError(f"--set {text}: {name} is given as a whole too; give it once")
+    return values

@@ -1,0 +1,70 @@
+"""The files of a training, in its run's folder."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from abdoseg.checkpoints import MODEL, load_tensors, save_tensors
+from abdoseg.engine.fit import Share
+from abdoseg.engine.state import TrainState
+from abdoseg.files import write_text
+from abdoseg.model_card import card_as_markdown
+
+
+@dataclass(frozen=True)
+class TrainingFiles:
+    """Where a training saves.
+
+    Parameters
+    ----------
+    folder
+        The run's.
+    checkpoint
+        State to resume from.
+    model
+        Weights of the finished run; a run is finished once this file is there.
+    """
+
+    folder: Path
+    checkpoint: Path
+    model: Path
+
+    @property
+    def best(self) -> Path:
+        """Weights of the best validation."""
+        return self.checkpoint.with_name("best.safetensors")
+
+    def save(self, state: TrainState) -> None:
+        """Save the state to resume from."""
+        state.save(self.checkpoint)
+
+    def save_best(self, state: TrainState) -> None:
+        """Save the weights of the best validation; the state that remembers which it was follows at once."""
+        assert state.best is not None  # the caller has just set it
+        facts = {"step": str(state.best.step), "validation_dsc": repr(state.best.score)}
+        save_tensors(self.best, state.usable().state_dict(), facts)
+        state.save(self.checkpoint)
+
+    def save_broken(self, state: TrainState, share: Share, rank: int) -> str:
+        """Save a batch whose loss or gradient is not finite, and the weights that met it; return where."""
+        file = self.folder / f"broken-step-{state.step}-process-{rank}.safetensors"
+        tensors: dict[str, Tensor] = {MODEL + key: value for key, value in state.network.state_dict().items()}
+        for i, part in enumerate(share.parts):
+            for name in ("image", "label", "group", "annotated"):
+                tensors[f"part{i}.{name}"] = getattr(part, name)
+        save_tensors(file, tensors, {"step": str(state.step), "cases": json.dumps(share.cases)})
+        return str(file)
+
+    def finish(self, state: TrainState, facts: dict[str, str], card: dict[str, Any], *, best: bool) -> None:
+        """Write the model card, and last the model: the weights of the last step, or those of the best validation."""
+        weights, step = state.usable().state_dict(), state.step
+        if best and self.best.is_file():
+            weights, told = load_tensors(self.best)
+            step = int(told["step"])
+        card = {**card, "steps": step}
+        write_text(self.model.with_name("model.json"), json.dumps(card, indent=1) + "\n")
+        write_text(self.model.with_name("MODEL_CARD.md"), card_as_markdown(card))
+        save_tensors(self.model, weights, {**facts, "step": str(step)})

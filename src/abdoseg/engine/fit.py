@@ -1,0 +1,257 @@
+"""The training loop: a plain function, to be read in one sitting."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from abdoseg.config import TrainConfig
+from abdoseg.engine.precision import autocast
+from abdoseg.engine.ranks import Ranks
+from abdoseg.engine.state import Best, TrainState
+from abdoseg.errors import RunError
+from abdoseg.interrupts import deferred_interrupts
+from abdoseg.methods.parts import LossFunction, LossParts, LossSettings, TorchBatch
+
+TERMS = ("loss", "focal", "dice", "entropy")
+"""What is logged of each step, besides the norm of the gradient."""
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """One process's part of one step's batch.
+
+    Parameters
+    ----------
+    parts
+        One or more (accumulated) pieces of equal size, on the device.
+    cases
+        ``source/case`` of each example, for messages.
+    """
+
+    parts: tuple[TorchBatch, ...]
+    cases: tuple[str, ...]
+
+
+class Keeper(Protocol):
+    """Where a training's files go."""
+
+    def save(self, state: TrainState) -> None:
+        """Save the state to resume from."""
+
+    def save_best(self, state: TrainState) -> None:
+        """Save the weights of the best validation."""
+
+    def save_broken(self, state: TrainState, share: Share, rank: int) -> str:
+        """Save a batch whose loss or gradient is not finite, with the weights; return where."""
+        ...
+
+
+class Watcher(Protocol):
+    """Who is told how the training goes."""
+
+    def step(self, step: int, values: dict[str, float]) -> None:
+        """Hear of one step."""
+
+    def validation(self, step: int, score: float, best: Best) -> None:
+        """Hear of a validation."""
+
+
+def fit(
+    state: TrainState,
+    shares: Iterable[Share],
+    loss: LossFunction,
+    config: TrainConfig,
+    ranks: Ranks,
+    *,
+    keeper: Keeper,
+    watcher: Watcher,
+    validate: Callable[[nn.Module], float] | None = None,
+) -> None:
+    """Train on every share in turn; save at the end, every so often, and when interrupted.
+
+    Parameters
+    ----------
+    state
+        Changed in place; its step says which share comes first.
+    shares
+        One for each step still to do; the same number in every process.
+    loss
+        The method's.
+    config
+        Learning rate, entropy ramp, precision, clipping, how often to validate and save.
+    ranks
+        The processes; with several, gradients are averaged and all stop at the same step.
+    keeper, watcher
+        Files (used by the first process alone, but for broken batches) and progress.
+    validate
+        Returns the mean DSC, in per cent, of a network on validation cases; called in every process.
+
+    Raises
+    ------
+    RunError
+        If a loss or gradient is not finite, or memory does not suffice.
+    KeyboardInterrupt
+        After a signal (Ctrl-C, SIGTERM, SIGUSR1) to any process, between two steps, the state saved.
+    """
+    network = _ready_to_run(state.network, config, ranks)
+    saved_at = time.monotonic()
+    with deferred_interrupts() as asked_to_stop:
+        for share in shares:
+            for group in state.optimiser.param_groups:
+                group["lr"] = config.learning_rate_at(state.step)
+            values = _accumulate_gradients(network, state, share, loss, config)
+            *means, asked = ranks.mean([*values, float(asked_to_stop())])
+            try:
+                norm = _update(state, config, means[0])
+            except NotFiniteError as error:
+                raise _broken(state, share, ranks, keeper) from error
+            watcher.step(state.step, dict(zip((*TERMS, "gradient_norm"), (*means, norm), strict=True)))
+            if validate is not None and config.validates_after(state.step):
+                _validate(state, validate, ranks, keeper, watcher)
+            # Several processes stop at the step in which all have heard of it; one need not wait for another step.
+            stop = asked > 0 or (asked_to_stop() and not ranks.several)
+            due = time.monotonic() - saved_at > config.checkpoint_seconds
+            if (due or stop) and ranks.first:
+                keeper.save(state)
+                saved_at = time.monotonic()
+            if stop:
+                raise KeyboardInterrupt
+    if ranks.first:
+        keeper.save(state)
+
+
+def _ready_to_run(network: nn.Module, config: TrainConfig, ranks: Ranks) -> nn.Module:
+    """Return the network as training calls it: with averaged gradients, compiled."""
+    ready: Any = network
+    if ranks.several:
+        _restride_pointwise(network)
+        devices = [ranks.device] if ranks.device.type == "cuda" else None
+        ready = nn.parallel.DistributedDataParallel(network, device_ids=devices, gradient_as_bucket_view=True)
+    return cast("nn.Module", torch.compile(ready) if config.compile else ready)
+
+
+def _restride_pointwise(network: nn.Module) -> None:
+    """Give 1^3 kernels the strides that their gradients have.
+
+    In a channels-last network theirs differ where it does not matter, along sides of one voxel; DDP warns all the same.
+    """
+    for parameter in network.parameters():
+        if parameter.ndim == 5 and parameter.shape[2:].numel() == 1:
+            parameter.data = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device).copy_(
+                parameter.data
+            )
+
+
+def _accumulate_gradients(
+    network: nn.Module, state: TrainState, share: Share, loss: LossFunction, config: TrainConfig
+) -> list[float]:
+    """Leave the mean gradient of the share's parts in the parameters; return the mean terms of the loss."""
+    state.optimiser.zero_grad(set_to_none=True)
+    settings = loss_settings(config, state.step)
+    sums: Tensor | None = None
+    for i, part in enumerate(share.parts):
+        # Gradients of several processes are averaged once, with the last part.
+        last = i == len(share.parts) - 1
+        with _no_sync(network, last=last):
+            try:
+                parts = _forward(network, part, loss, settings, config)
+                torch.autograd.backward(state.scaler.scale(parts.total / len(share.parts)))
+            except torch.OutOfMemoryError as error:
+                raise RunError(_too_large(config, part.image)) from error
+        terms = torch.stack([getattr(parts, name).detach().double() for name in ("total", "focal", "dice", "entropy")])
+        sums = terms if sums is None else sums + terms
+    assert sums is not None  # a share has at least one part
+    return [float(value) for value in (sums / len(share.parts)).cpu()]
+
+
+def _no_sync(network: Any, *, last: bool) -> AbstractContextManager[object]:
+    """Return the context in which gradients stay this process's own, but for the last part."""
+    return nullcontext() if last or not hasattr(network, "no_sync") else network.no_sync()
+
+
+def _forward(
+    network: nn.Module, part: TorchBatch, loss: LossFunction, settings: LossSettings, config: TrainConfig
+) -> LossParts:
+    with autocast(config.precision, part.image.device):
+        logits = network(part.image)
+    return loss(logits, part, settings)
+
+
+def loss_settings(config: TrainConfig, step: int) -> LossSettings:
+    """Return what the loss is told at a step: the configuration's settings, the entropy's ramp included."""
+    ramp = config.entropy_factor_at(step)
+    return LossSettings(
+        entropy_weight=config.entropy_weight * ramp,
+        entropy_weight_unannotated=config.entropy_weight_unannotated * ramp,
+        dice_over=config.dice_over,
+        reduction=config.reduction,
+        clamp=config.clamp,
+        unannotated_when=config.unannotated_when,
+    )
+
+
+class NotFiniteError(Exception):
+    """The loss or the gradient of a step is not finite."""
+
+
+def _update(state: TrainState, config: TrainConfig, loss: float) -> float:
+    """Do one optimiser step; return the norm of the gradient before clipping.
+
+    The loss is the mean over processes and gradients are averaged, so all processes find the same step broken.
+    """
+    if not math.isfinite(loss):
+        raise NotFiniteError
+    state.scaler.unscale_(state.optimiser)
+    parameters = [p for p in state.network.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    # With float16 an overflow is usual: the scaler leaves such a step out and lowers its scale.
+    if not state.scaler.is_enabled() and not math.isfinite(float(norm)):
+        raise NotFiniteError
+    if config.clip_gradient_norm > 0:
+        nn.utils.clip_grads_with_norm_(parameters, config.clip_gradient_norm, norm)
+    state.scaler.step(state.optimiser)
+    state.scaler.update()
+    if state.average is not None:
+        state.average.update_parameters(state.network)
+    state.step += 1
+    return float(norm)
+
+
+def _broken(state: TrainState, share: Share, ranks: Ranks, keeper: Keeper) -> RunError:
+    """Save what led to it; return the error that says so."""
+    file = keeper.save_broken(state, share, ranks.place.rank)
+    cases = [case for of_one in ranks.gather(share.cases) for case in of_one]
+    error = RunError(
+        f"step {state.step}: the loss or its gradient is not finite on {', '.join(cases)}; the batch and the weights "
+        f"are in {file}; lower the learning rate (--set learning_rate=...), clip (--set clip_gradient_norm=1) or look "
+        "at these cases"
+    )
+    ranks.heard(error)
+    return error
+
+
+def _validate(
+    state: TrainState, validate: Callable[[nn.Module], float], ranks: Ranks, keeper: Keeper, watcher: Watcher
+) -> None:
+    score = validate(state.usable())
+    if math.isfinite(score) and (state.best is None or score > state.best.score):
+        state.best = Best(score, state.step)
+        if ranks.first:
+            keeper.save_best(state)
+    if state.best is not None:
+        watcher.validation(state.step, score, state.best)
+
+
+def _too_large(config: TrainConfig, image: Tensor) -> str:
+    patch = "x".join(str(n) for n in config.patch)
+    return (
+        f"{image.device}: too little memory for {len(image)} patches of {patch} with {config.network}; share the batch "
+        "among more passes (--set accumulate=2), recompute activations (--set checkpointing=true), use "
+        "--set precision=bf16, lower --set patch=..., or choose --preset small"
+    )

@@ -1,0 +1,327 @@
+"""Laws of the engine: what must not change the weights, what must, and what is kept."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from abdoseg.checkpoints import load_tensors
+from abdoseg.config import TrainConfig, make_config
+from abdoseg.engine import fit as engine
+from abdoseg.errors import ConfigError, RunError
+from abdoseg.runs import load_run, open_run
+from abdoseg.steps.train import train
+from abdoseg.store import Workspace
+from abdoseg.trained import load_model
+
+TINY = {"steps": 20, "patch": (16, 16, 16), "batch": 4, "log_every": 1, "validate_every": 0}
+
+
+def config(**changes) -> TrainConfig:
+    return make_config("small", {**TINY, **changes})
+
+
+def lines(run) -> list[dict]:
+    return [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+
+
+def losses(run) -> np.ndarray:
+    return np.array([[line[key] for key in engine.TERMS] for line in lines(run) if "loss" in line])
+
+
+def _one_of_two(rank: int, port: int, path: str, name: str, changes: dict) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    train(Workspace.open(path), config(**changes), name=name, device="cpu")
+
+
+def train_with_two(workspace, name: str, **changes) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=_one_of_two, args=(rank, port, str(workspace.path), name, changes)) for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "tolerance", "steps"), [("float64", 1e-9, 20), ("float32", 1e-4, 4)])
+def test_two_processes_learn_what_one_does(many_cases, precision, tolerance, steps):
+    changes = {"precision": precision, "seed": 3, "steps": steps, "learning_rate": 1e-3}
+    one = train(many_cases, config(**changes), name=f"one-{precision}", device="cpu")
+    train_with_two(many_cases, f"two-{precision}", **changes)
+    two = load_run(many_cases, f"two-{precision}")
+    assert len(losses(two)) == steps
+    np.testing.assert_allclose(losses(two), losses(one.run), rtol=tolerance)
+
+
+def test_accumulation_is_a_larger_batch(many_cases):
+    whole = train(many_cases, config(precision="float64", steps=8), name="whole", device="cpu")
+    parts = train(many_cases, config(precision="float64", steps=8, accumulate=4), name="parts", device="cpu")
+    np.testing.assert_allclose(losses(parts.run), losses(whole.run), rtol=1e-9)
+    assert config(accumulate=4).digest() == config().digest()
+
+
+def test_an_accumulation_that_does_not_fit_is_told(many_cases):
+    with pytest.raises(ConfigError, match="cannot be shared evenly by accumulate = 3"):
+        config(accumulate=3)
+
+
+def test_workers_do_not_change_what_is_seen(many_cases):
+    runs = [train(many_cases, config(steps=4, workers=n), name=f"workers{n}", device="cpu").run for n in (1, 4)]
+    assert np.array_equal(losses(runs[0]), losses(runs[1]))
+
+
+def test_checkpointing_and_layout_do_not_change_the_weights(many_cases):
+    plain = train(many_cases, config(steps=3, precision="float64"), name="plain", device="cpu").run
+    for name, changes in (("checkpointing", {"checkpointing": True}), ("last", {"channels_last": True})):
+        other = train(many_cases, config(steps=3, precision="float64", **changes), name=name, device="cpu").run
+        np.testing.assert_allclose(losses(other), losses(plain), rtol=1e-9)
+
+
+def test_mixed_precision_learns_about_the_same(many_cases):
+    # 48 voxels a side: oneDNN's bfloat16 gradients are wrong where a map has 2 voxels along its first axis
+    changes = {"steps": 4, "patch": (48, 32, 16), "batch": 2}
+    plain = train(many_cases, config(**changes), name="float", device="cpu").run
+    mixed = train(many_cases, config(**changes, precision="bf16"), name="bf16", device="cpu").run
+    assert not np.array_equal(losses(mixed), losses(plain))
+    np.testing.assert_allclose(losses(mixed), losses(plain), rtol=0.1, atol=0.02)
+
+
+def test_clipping_limits_the_step_and_is_off_by_default(many_cases):
+    assert config().clip_gradient_norm == 0
+    run = train(many_cases, config(steps=3, clip_gradient_norm=1e-3), name="clipped", device="cpu").run
+    free = train(many_cases, config(steps=3), name="free", device="cpu").run
+    assert lines(run)[0]["gradient_norm"] == lines(free)[0]["gradient_norm"]  # told before clipping
+    assert not np.array_equal(losses(run)[1:], losses(free)[1:])
+
+    seen = []
+    real = engine.nn.utils.clip_grads_with_norm_
+
+    def spy(parameters, limit, norm):
+        real(parameters, limit, norm)
+        seen.append(float(engine.nn.utils.get_total_norm([p.grad for p in parameters])))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.nn.utils, "clip_grads_with_norm_", spy)
+        train(many_cases, config(steps=3, clip_gradient_norm=1e-3), name="spied", device="cpu")
+    assert seen == pytest.approx([1e-3] * 3, rel=1e-2)
+
+
+def test_the_moving_average_is_the_moving_average(many_cases, monkeypatch):
+    after_step = []
+    real = engine._update
+
+    def update(state, *others):
+        norm = real(state, *others)
+        after_step.append({key: value.clone() for key, value in state.network.state_dict().items()})
+        return norm
+
+    monkeypatch.setattr(engine, "_update", update)
+    run = train(many_cases, config(steps=5, average_decay=0.7), name="averaged", device="cpu").run
+    expected = dict(after_step[0])
+    for weights in after_step[1:]:
+        expected = {key: 0.7 * expected[key] + 0.3 * weights[key] for key in expected}
+    found, _ = load_tensors(run.model_file)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value)
+    assert any(not torch.equal(found[key], after_step[-1][key]) for key in found)
+
+
+def test_resume_takes_up_the_average_too(many_cases):
+    changes = {"steps": 8, "average_decay": 0.9, "seed": 5}
+    whole = train(many_cases, config(**changes), name="average-whole", device="cpu")
+    train(many_cases, config(**changes), name="average-parts", device="cpu", stop_after=3)
+    rest = train(many_cases, config(**changes), name="average-parts", device="cpu")
+    a, b = (load_tensors(report.run.model_file)[0] for report in (whole, rest))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_another_number_of_processes_may_take_over(many_cases):
+    changes = {"steps": 6, "seed": 7, "precision": "float64", "learning_rate": 1e-3}
+    whole = train(many_cases, config(**changes), name="taken-whole", device="cpu")
+    train(many_cases, config(**changes), name="taken", device="cpu", stop_after=3)
+    train_with_two(many_cases, "taken", **changes)
+    np.testing.assert_allclose(losses(load_run(many_cases, "taken")), losses(whole.run), rtol=1e-9)
+
+
+def test_a_broken_batch_is_saved_before_it_harms(many_cases):
+    with pytest.raises(RunError, match=r"step (\d+): the loss or its gradient is not finite on word/") as told:
+        train(many_cases, config(learning_rate=1e30), name="broken", device="cpu")
+    run = load_broken(many_cases, "broken")
+    (file,) = run.folder.glob("broken-step-*.safetensors")
+    assert str(file) in str(told.value)
+    with safe_open(file, framework="pt") as saved:
+        facts = saved.metadata()
+        image = saved.get_tensor("part0.image")
+        assert set(json.loads(facts["cases"])) <= set(run.data.keys("train"))
+        assert image.shape == (4, 1, 16, 16, 16)
+        assert {key.split(".")[0] for key in saved.keys()} == {"model", "part0"}  # noqa: SIM118
+
+
+def load_broken(workspace, name):
+    return open_run(workspace.runs_folder / name)
+
+
+def test_a_gradient_that_is_not_finite_is_found_though_the_loss_is(many_cases, monkeypatch):
+    real = engine._accumulate_gradients
+
+    def poisoned(network, state, *others):
+        values = real(network, state, *others)
+        next(state.network.parameters()).grad.fill_(math.inf)
+        return values
+
+    monkeypatch.setattr(engine, "_accumulate_gradients", poisoned)
+    with pytest.raises(RunError, match="step 0: the loss or its gradient is not finite"):
+        train(many_cases, config(), name="poisoned", device="cpu")
+    assert not load_broken(many_cases, "poisoned").checkpoint_file.is_file()
+
+
+def test_validation_is_on_validation_cases_and_keeps_the_best(many_cases, monkeypatch):
+    scores = iter([40.0, 60.0, 50.0])
+    seen = []
+
+    def scored(network, keys, *others):
+        seen.append((tuple(keys), network.training, network))
+        return next(scores)
+
+    monkeypatch.setattr("abdoseg.steps.train.mean_dsc", scored)
+    changes = {"steps": 6, "validate_every": 2, "final_weights": "best", "checkpoint_seconds": 0.0}
+    run = train(many_cases, config(**changes), name="best", device="cpu").run
+    assert [keys for keys, _, _ in seen] == [tuple(run.data.keys("val"))] * 3
+    assert run.data.keys("val")
+    assert not set(run.data.keys("val")) & {*run.data.keys("test"), *run.data.keys("train")}
+    told = [(line["step"], line["validation_dsc"]) for line in lines(run) if "validation_dsc" in line]
+    assert told == [(2, 40.0), (4, 60.0), (6, 50.0)]
+    card = json.loads((run.folder / "model.json").read_text())
+    assert (card["validation"], card["steps"]) == ({"dsc_percent": 60.0, "step": 4}, 4)
+    best, _ = load_tensors(run.folder / "checkpoints" / "best.safetensors")
+    model, facts = load_tensors(run.model_file)
+    assert facts["step"] == "4"
+    assert all(torch.equal(best[key], model[key]) for key in model)
+    last, _ = load_tensors(run.checkpoint_file)
+    assert any(not torch.equal(last[f"model.{key}"], model[key]) for key in model)
+    assert load_model(run, torch.device("cpu"))[1] == 4
+
+
+def test_validation_scores_are_those_of_a_prediction(many_cases):
+    from abdoseg.engine.place import Place
+    from abdoseg.engine.ranks import Ranks
+    from abdoseg.engine.validation import mean_dsc
+
+    run = train(many_cases, config(steps=2), name="scored", device="cpu").run
+    truth = {key: many_cases.read_case(key) for key in run.data.keys("val")}
+    n = 1 + len(run.anatomy)
+
+    class Oracle(torch.nn.Module):
+        """Answers with the label, but swaps two structures."""
+
+        def forward(self, image):
+            (case,) = (c for c in truth.values() if c.label.shape == tuple(image.shape[2:]))
+            label = torch.from_numpy(case.label).long()
+            swapped = torch.where(label == 6, 1, torch.where(label == 1, 6, label))
+            return torch.nn.functional.one_hot(swapped, n).movedim(-1, 0)[None].float()
+
+    (case,) = truth.values()
+    ranks = Ranks(Place(), torch.device("cpu"))
+    score = mean_dsc(Oracle(), list(truth), truth.get, case.label.shape, ranks)
+    there = [c for c in case.facts.groups.structure_ids if (case.label == c).any()]
+    assert score == pytest.approx(100 * (len(there) - 2) / len(there))
+
+
+def test_a_run_may_start_from_anothers_weights(many_cases):
+    first = train(many_cases, config(steps=3), name="first", device="cpu").run
+    fine = train(many_cases, config(steps=1, learning_rate=1e-12, start_from="first"), name="fine", device="cpu").run
+    a, b = (load_tensors(run.model_file)[0] for run in (first, fine))
+    for key, value in a.items():
+        torch.testing.assert_close(value, b[key], atol=1e-9, rtol=1e-6)
+    with pytest.raises(ConfigError, match="needs the same"):
+        train(many_cases, config(network="transunet3d", start_from="first"), name="other", device="cpu")
+
+
+COMMAND = "from abdoseg.cli import main; main()"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_signals_save_and_stop_and_the_same_command_goes_on(many_cases, number, tmp_path):
+    name = f"signalled-{number.name}"
+    settings = ["patch=[16,16,16]", "batch=2", "log_every=1", "validate_every=0", "checkpoint_seconds=1000"]
+    command = [sys.executable, "-c", COMMAND, "train", "--steps", "100000", "--name", name, "-w", str(many_cases.path)]
+    command += [part for text in settings for part in ("--set", text)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = many_cases.runs_folder / name / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (metrics.is_file() and metrics.read_text().count("\n") >= 3):
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "stopped; type the same command to go on" in err
+    run = load_run(many_cases, name)
+    done = int(load_tensors(run.checkpoint_file)[1]["step"])
+    assert done == lines(run)[-1]["step"]
+
+
+@pytest.mark.slow
+def test_nproc_starts_processes_that_train_together(many_cases, abdoseg, tmp_path):
+    settings = ["patch=[16,16,16]", "batch=2", "validate_every=0"]
+    command = [sys.executable, "-c", COMMAND, "train", "--nproc", "2", "--steps", "3", "--name", "nproc"]
+    command += ["-w", str(many_cases.path), *(part for text in settings for part in ("--set", text))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("run nproc: trained, 3 steps")
+    assert done.stdout.count("\n") == 1
+    assert done.stderr.count("view full;") == 1
+    assert "Warn" not in done.stderr
+    assert "launcher" not in done.stderr
+    command[command.index("nproc")] = "wrong"
+    wrong = subprocess.run([*command, "--set", "batch=3"], capture_output=True, text=True, check=False, timeout=300)
+    assert wrong.returncode == 2
+    assert "batch 3: cannot be shared by 2 processes" in wrong.stderr
+    assert wrong.stderr.count("error:") == 1
+    assert "Traceback" not in wrong.stderr
+
+
+def test_memory_does_not_grow_with_the_length_of_a_run(many_cases, monkeypatch):
+    """Some thousand steps: what a step leaves behind would show. The network is next to nothing, for time's sake."""
+    monkeypatch.setattr("abdoseg.steps.train.build_network", lambda *_, **__: torch.nn.Conv3d(1, 17, 1))
+    held = []
+
+    class Watching:
+        def start(self, total, title):
+            pass
+
+        def say(self, text):
+            pass
+
+        def advance(self, amount=1, note=""):
+            held.append(resident())
+
+    changes = {"steps": 3000, "patch": (8, 8, 8), "batch": 1, "log_every": 100}
+    train(many_cases, config(**changes), name="long", device="cpu", progress=Watching())
+    early, late = np.median(held[800:1000]), np.median(held[-200:])
+    assert late - early < 8 * 2**20
+
+
+def resident() -> int:
+    fields = Path("/proc/self/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
