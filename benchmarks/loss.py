@@ -1,7 +1,9 @@
 """Forward and backward of the loss on 1 x 17 x 112^3 float32: fused, plain, MONAI's DiceFocalLoss, in turn.
 
 Prints ratios of medians, and the memory a call needs above its logits. MONAI's loss has a sigmoid focal term and
-knows one kind of annotation: it is a peer for speed only. Run from the checkout: ``python benchmarks/loss.py``.
+knows one kind of annotation: it is a peer for speed only. On a CUDA GPU also the Triton kernel, against the time that
+two readings of the logits and one writing take at the measured bandwidth of copying. Run from the checkout:
+``python benchmarks/loss.py``.
 """
 
 import argparse
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +23,10 @@ from abdoseg.losses import disambiguation_loss
 
 CLASSES = 17
 KINDS = ("one group", "sagittal slices", "coronal slices", "axial slices", "a group a voxel")
+
+
+GPU_BATCH = 4
+"""Patches at once on a GPU: one alone is done in less time than it takes to start."""
 
 
 def inputs(side: int, kind: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -87,7 +94,6 @@ def seconds(way: Callable[..., Tensor], tensors: tuple[Tensor, ...]) -> float:
 
 
 def compare(side: int, repeats: int) -> None:
-    base = 0.0
     for kind in KINDS:
         tensors = inputs(side, kind)
         ways = {name: way for name, way in WAYS.items() if name != "MONAI DiceFocalLoss" or kind == "one group"}
@@ -96,9 +102,70 @@ def compare(side: int, repeats: int) -> None:
             for name, way in ways.items():
                 times[name].append(seconds(way, tensors))
         median = {name: statistics.median(values[1:]) for name, values in times.items()}
-        base = base or median["fused"]
         ratios = ", ".join(f"{median[n] / median['fused']:.1f} x faster than {n}" for n in ways if n != "fused")
-        print(f"{kind}: {median['fused'] * 1e3:.0f} ms, {median['fused'] / base:.2f} of one group; {ratios}")
+        print(f"{kind}: {median['fused'] * 1e3:.0f} ms; {ratios}")
+
+
+def compare_kinds(side: int, repeats: int) -> None:
+    """Print what each kind of groups costs beside one group: in turn, as the load of the machine moves all of them."""
+    kinds = {kind: inputs(side, kind) for kind in KINDS}
+    times: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for _ in range(repeats + 1):
+        for kind, tensors in kinds.items():
+            times[kind].append(seconds(WAYS["fused"], tensors))
+    least, median = ({kind: f(values[1:]) for kind, values in times.items()} for f in (min, statistics.median))
+    for kind in KINDS[1:]:
+        ratios = (each[kind] / each[KINDS[0]] for each in (median, least))
+        print("{}: {:.2f} times the cost of one group (minima: {:.2f})".format(kind, *ratios))
+
+
+def compare_on_gpu(side: int, repeats: int) -> None:
+    """Print the Triton kernel's time beside that of moving the least number of bytes, and beside plain PyTorch."""
+    if not torch.cuda.is_available():
+        print("no GPU at hand: the Triton kernel is not timed")
+        return
+    bandwidth = copy_bandwidth()
+    print(f"{torch.cuda.get_device_name()}: copies at {bandwidth / 1e9:.0f} GB/s, reading and writing")
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        for kind in KINDS:
+            tensors = on_gpu(inputs(side, kind), dtype)
+            ideal = 3 * tensors[0].numel() * tensors[0].element_size() / bandwidth
+            triton = gpu_seconds(partial(loss_and_gradient, "triton", tensors), repeats)
+            plain = gpu_seconds(partial(loss_and_gradient, "plain", tensors), max(1, repeats // 10))
+            print(
+                f"{dtype} {kind}: {triton * 1e3:.3f} ms, {triton / ideal:.2f} times two readings and a writing; "
+                f"{plain / triton:.1f} x faster than plain"
+            )
+
+
+def loss_and_gradient(implementation: str, tensors: tuple[Tensor, ...]) -> None:
+    torch.autograd.grad(ours(implementation)(*tensors), tensors[0])
+
+
+def on_gpu(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    logits, *rest = (t.expand(GPU_BATCH, *t.shape[1:]).contiguous().cuda() for t in tensors)
+    return logits.detach().to(dtype).requires_grad_(), *rest
+
+
+def copy_bandwidth(size: int = 2**30) -> float:
+    """Return bytes a second, read and written, of copying on the GPU."""
+    source = torch.empty(size, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * size / gpu_seconds(lambda: target.copy_(source), 50)
+
+
+def gpu_seconds(work: Callable[[], object], repeats: int) -> float:
+    """Return the median time of a call, by the GPU's own clock, after five to warm up."""
+    times = []
+    for turn in range(repeats + 5):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        work()
+        end.record()
+        end.synchronize()
+        if turn >= 5:
+            times.append(start.elapsed_time(end) / 1e3)
+    return statistics.median(times)
 
 
 def memory(name: str, side: int) -> None:
@@ -127,6 +194,8 @@ def main() -> None:
         memory(arguments.memory, arguments.side)
         return
     compare(arguments.side, arguments.repeats)
+    compare_kinds(arguments.side, 2 * arguments.repeats)
+    compare_on_gpu(arguments.side, 20 * arguments.repeats)
     for name in WAYS:
         side = str(arguments.side)
         subprocess.run([sys.executable, __file__, "--memory", name, "--side", side], check=True)

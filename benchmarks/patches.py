@@ -6,7 +6,8 @@
    TorchIO's and batchgeneratorsv2's transforms.
 3. Layouts of our files: sides of chunks, codecs, checksums.
 
-Prints patches/s and ratios of the best rounds. A peer that is not installed is left out with a word. Run from the
+Prints patches/s and ratios of the best rounds, and the processor time of a patch, which other work on the machine moves
+less. A peer that is not installed is left out with a word. Run from the
 checkout: ``python benchmarks/patches.py [--rounds N]``; ``benchmarks/augmentation.py`` has the turning alone.
 """
 
@@ -147,16 +148,17 @@ def turned(read: Way, transform: augmentation.Way) -> Way:
 # -- measuring -------------------------------------------------------------------------------------------------------
 
 
-def rate(way: Way, jobs: Sequence[Any], threads: int) -> float:
-    """Return patches a second."""
-    start = time.perf_counter()
+def rate(way: Way, jobs: Sequence[Any], threads: int) -> tuple[float, float]:
+    """Return patches a second, and the processor time of all threads a patch in milliseconds."""
+    start, used = time.perf_counter(), time.process_time()
     if threads == 1:
         for job in jobs:
             way(job)
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(way, jobs))
-    return len(jobs) / (time.perf_counter() - start)
+    taken, used = time.perf_counter() - start, time.process_time() - used
+    return len(jobs) / taken, used / len(jobs) * 1e3
 
 
 def compare(title: str, ways: dict[str, Way], jobs: Sequence[Any], threads: int, rounds: int) -> None:
@@ -164,15 +166,17 @@ def compare(title: str, ways: dict[str, Way], jobs: Sequence[Any], threads: int,
     for way in ways.values():
         for job in jobs[:2]:
             way(job)
-    best = dict.fromkeys(ways, 0.0)
+    best, least = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, float("inf"))
     for _ in range(rounds):
         for name, way in ways.items():
             slow = name.endswith("*")
-            best[name] = max(best[name], rate(way, jobs[: 4 if slow else None], threads))
+            rates, used = rate(way, jobs[: 4 if slow else None], threads)
+            best[name], least[name] = max(best[name], rates), min(least[name], used)
     base = best[next(iter(ways))]
     print(f"{title}, {threads} thread{'s' * (threads > 1)}:")
     for name, value in best.items():
-        print(f"  {name.rstrip('*'):<58} {value:6.1f} patches/s, ours is {base / value:5.2f} x as fast")
+        cost = f"{least[name]:7.1f} ms of processor time each"
+        print(f"  {name.rstrip('*'):<52} {value:6.1f}/s, ours is {base / value:5.2f} x as fast; {cost}")
 
 
 def optional(name: str, make: Callable[[], Way]) -> dict[str, Way]:

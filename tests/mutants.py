@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LOSS, PLAIN, FUSED = "losses/disambiguation.py", "losses/plain.py", "kernels/ambiguity.py"
+TRITON = "kernels/ambiguity_triton.py"
 SAMPLER, PATCH = "sampling/hierarchical.py", "kernels/patch.py"
 
 
@@ -53,11 +54,11 @@ MUTANTS = (
     Mutant(
         "entropy over merged classes",
         PLAIN,
-        "entropy = -(p * log_p).sum(dim=1)",
+        "entropy = -(p * _clamped(log_p, clamp)).sum(dim=1)",
         "entropy = -(log_p_target.exp() * log_p_target)",
         "tests/losses",
     ),
-    Mutant("entropy's sign", PLAIN, "entropy = -(p * log_p).sum(dim=1)", "entropy = (p * log_p).sum(dim=1)", "tests/losses"),
+    Mutant("entropy's sign", PLAIN, "entropy = -(p * _clamped(log_p, clamp))", "entropy = (p * _clamped(log_p, clamp))", "tests/losses"),
     Mutant("wrong eps", LOSS, "DICE_EPS = 1.0", "DICE_EPS = 1e-5", "tests/losses"),
     Mutant("wrong gamma", PLAIN, "GAMMA = 2\n", "GAMMA = 1\n", "tests/losses"),
     Mutant(
@@ -86,14 +87,34 @@ MUTANTS = (
     Mutant("fused: derivative of focal", FUSED, "(_ONE - q) * (q + q) * log_q[i]", "(_ONE - q) * q * log_q[i]", "tests/losses"),
     Mutant("fused: gradient not centred", FUSED, "common[i] = -(common[i] * inverse[i]) - own[i]", "common[i] = -(common[i] * inverse[i])", "tests/losses"),
     Mutant("fused: padding counts in the entropy", FUSED, "weight[i] = _ONE if slot[i] > 0 else _ZERO", "weight[i] = _ONE", "tests/losses"),
-    Mutant("fused: neighbouring slices share sums", "kernels/rows.py", "sums[slot[i]] += a[i] * b[i]", "sums[slot[0]] += a[i] * b[i]", "tests/losses"),
+    Mutant("fused: neighbouring slices share sums", "kernels/rows.py", "sums[slot[i]] += a[i]", "sums[slot[0]] += a[i]", "tests/losses"),
+    Mutant("fused: a block keeps the slots looked up before", FUSED, "if not uniform and not rows.equal(slot, before[:n_before]):", "if not uniform and n_before == 0:", "tests/losses/test_fused.py"),
+    Mutant("fused: sums of other slots go on", FUSED, "if repeats == _REPEATS or not rows.equal(slot, before[:n_before]):", "if repeats == 0:", "tests/losses/test_fused.py"),
+    Mutant("fused: the last sums by place are lost", FUSED, "        v0 += n\n    _add_by_place(by_place, before, n_before, by_class)", "        v0 += n", "tests/losses/test_fused.py"),
+    Mutant("fused: sums by place are added twice", FUSED, "    by_place[:, :n] = _ZERO", "    by_place[:, :0] = _ZERO", "tests/losses/test_fused.py"),
+    Mutant("fused: classes from 32 on read the lower bits", FUSED, "    elif c == 32:\n", "    elif c == 64:\n", "tests/losses/test_fused.py"),
+    Mutant("fused: a run of a group runs on", FUSED, "return run if run >= _LONG_RUN else group.size", "return run + 1 if run >= _LONG_RUN else group.size", "tests/losses/test_fused.py"),
+    Mutant("clamp bounds one side alone", PLAIN, "log_p.clamp(math.log(clamp), math.log1p(-clamp))", "log_p.clamp(math.log(clamp))", "tests/losses/test_reference.py"),
+    Mutant("clamp leaves the entropy alone", PLAIN, "entropy = -(p * _clamped(log_p, clamp)).sum(dim=1)", "entropy = -(p * log_p).sum(dim=1)", "tests/losses/test_reference.py"),
+    Mutant("background counts as a label", LOSS, "has_label=(sums.voxels[:, :, 1:] > 0)", "has_label=(sums.voxels > 0)", "tests/losses/test_settings.py"),
+    Mutant("no label and no group mixed up", LOSS, 'terms.has_annotation if unannotated_when == "no_group" else terms.has_label', 'terms.has_label if unannotated_when == "no_group" else terms.has_annotation', "tests/losses/test_settings.py"),
+    Mutant("a clamp is ignored by the fast kernels", "losses/implementations.py", "    if clamp:\n", "    if clamp > 1:\n", "tests/losses/test_settings.py"),
+    Mutant("tracing meets a kernel", "losses/implementations.py", "if torch.compiler.is_compiling():", "if not torch.compiler:", "tests/losses/test_compile.py"),
+    Mutant("triton: only the first 16 slots of a tile", TRITON, "first = tl.min(tl.where(present & (slot >= first + _SLOTS), slot, _NONE), 0)", "first = _NONE + 0 * first", "tests/losses/test_triton.py"),
+    Mutant("triton: tiles beside the patch count", TRITON, "(x < X) & (y < Y) & (z < Z)", "(x < X + 1) & (y < Y) & (z < Z)", "tests/losses/test_triton.py"),
+    Mutant("triton: unannotated labels leak", TRITON, "    target = tl.where((word >> target.to(word.dtype)) & 1 != 0, 0, target)\n", "", "tests/losses/test_triton.py"),
+    Mutant("triton: derivative of focal", TRITON, "(2 * q * log_q - (1 - q))", "(q * log_q - (1 - q))", "tests/losses/test_triton.py"),
+    Mutant("triton: probabilities as exact as float16", TRITON, "tl.dot(inside, high, tl.dot(inside, low))", "tl.dot(inside, high)", "tests/losses/test_triton.py"),
+    Mutant("triton: gaps of the logits kept in the gradient", "losses/triton_sums.py", "        logits = logits.contiguous()\n", "        pass\n", "tests/losses/test_triton.py"),
+    Mutant("the method keeps lambda's rule for itself", "methods/self_disambiguation.py", ", settings.unannotated_when", "", "tests/losses/test_settings.py"),
+    Mutant("the method keeps its clamp for itself", "methods/self_disambiguation.py", "        clamp=settings.clamp,\n", "", "tests/losses/test_settings.py"),
     Mutant("fused: the last voxel is left out", FUSED, "return np.append(np.arange(0, max(voxels, 1), size), voxels)", "return np.append(np.arange(0, max(voxels, 1), size), max(voxels - 1, 0))", "tests/losses"),
     Mutant("off-by-one slice table", "views.py", "np.arange(k) + 0.5", "np.arange(k) + 1.5", "tests/test_views.py"),
     Mutant(
         "kept slices share a group",
         "annotation.py",
-        "slices[axis][known] = len(rows) + np.arange(known.sum())",
-        "slices[axis][known] = len(rows)",
+        "sum(map(len, rows)) + np.arange(known.sum())",
+        "sum(map(len, rows))",
         "tests/test_annotation.py",
     ),
     Mutant(
@@ -141,8 +162,8 @@ MUTANTS = (
         "tests/test_splits.py",
     ),
     Mutant("official test cases are dealt", "splits.py", "if item.official is not None}", 'if item.official == "train"}', "tests/test_splits.py"),
-    Mutant("moments forgotten on resume", "checkpoints.py", "        _lay_out_as_parameters(optimiser)\n", "", "tests/test_train.py"),
-    Mutant("resume starts the stream again", "steps/train.py", "config.batch, self.step, last)", "config.batch, 0, last - self.step)", "tests/test_train.py"),
+    Mutant("moments forgotten on resume", "engine/state.py", "        _lay_out_as_parameters(self.optimiser)\n", "", "tests/test_train.py"),
+    Mutant("resume starts the stream again", "steps/train.py", "_shares(loader, state.step, last, config, ranks.device)", "_shares(loader, 0, last - state.step, config, ranks.device)", "tests/test_train.py"),
     Mutant("sparse rows not turned with the scan", "slice_rows.py", "yield axis, rows if flip > 0 else rows[::-1]", "yield axis, rows", "tests/test_slice_rows.py"),
     Mutant("truncated structures known everywhere", "slice_rows.py", "rows[:, structure - 1] &= inside", "rows[:, structure - 1] |= inside", "tests/test_slice_rows.py"),
     Mutant("orientation by spread alone", "placement.py", "return self.inside >= test.inside and self.spread", "return self.inside >= 0 and self.spread", "tests/test_placement.py"),
@@ -193,6 +214,24 @@ MUTANTS = (
     Mutant("the same noise for all", "augmentation/apply.py", "manual_seed(seed)", "manual_seed(0)", "tests/augmentation/test_intensity.py"),
     Mutant("gamma of negative numbers", "augmentation/apply.py", "volume.clamp(0, 1) ** parameters.gamma", "(volume**parameters.gamma).clamp(0, 1)", "tests/augmentation/test_intensity.py"),
     Mutant("a device's label not the nearest", "device_patches.py", "low + (w >= 0.5)", "low + (w >= 1.0)", "tests/test_device_patches.py"),
+    Mutant("weights drawn as if all were one", SAMPLER, "target = reached[first] + generator.random() * (reached[stop] - reached[first])", "target = generator.random() * reached[-1]", "tests/sampling"),
+    Mutant("weights of 0 are drawn", SAMPLER, "kept &= of_child[codes[level]] > 0", "kept &= True", "tests/sampling"),
+    Mutant("a slice beyond a run counts as held", "sampling/candidates.py", "known[first:stop, structure - 1]", "known[first : stop + 1, structure - 1]", "tests/sampling/test_candidates.py"),
+    Mutant("slices of another axis", "case.py", "    return (_runs(x), _runs(y), _runs(z))", "    return (_runs(y), _runs(x), _runs(z))", "tests/sampling/test_candidates.py"),
+    Mutant("the index believes its old lines", "store/workspace.py", "if brief.stamp == stamps.get(case)}", "if case in stamps}", "tests/test_index.py"),
+    Mutant("cases removed stay in the index", "store/workspace.py", "{case: brief for case, brief in known.items() if brief.stamp == stamps.get(case)}", "dict(known)", "tests/test_index.py"),
+    Mutant("processes see the same patches", "engine/ranks.py", "return range(rank * each, (rank + 1) * each)", "return range(each)", "tests/engine"),
+    Mutant("workers share seeds", "sampling/stream.py", "counter = np.array([0, t, 0, 0], dtype=np.uint64)", "counter = np.array([0, t % 4, 0, 0], dtype=np.uint64)", "tests/sampling"),
+    Mutant("accumulated gradients are summed", "engine/fit.py", "state.scaler.scale(parts.total / len(share.parts))", "state.scaler.scale(parts.total)", "tests/engine/test_training.py"),
+    Mutant("resume forgets the average", "engine/state.py", "                self.average.module.load_state_dict(averaged)\n", "", "tests/engine/test_training.py"),
+    Mutant("best is the last", "engine/fit.py", "score > state.best.score", "True", "tests/engine/test_training.py"),
+    Mutant("validation on test cases", "steps/train.py", 'run.data.keys("val")', 'run.data.keys("test")', "tests/engine/test_training.py"),
+    Mutant("clipping before the norm is told", "engine/fit.py", "    if config.clip_gradient_norm > 0:\n", "    if config.clip_gradient_norm > 1:\n", "tests/engine/test_training.py"),
+    Mutant("a broken step is taken all the same", "engine/fit.py", "if not state.scaler.is_enabled() and not math.isfinite(float(norm)):", "if False:", "tests/engine/test_training.py"),
+    Mutant("batches out of order", "engine/loader.py", "yield self._result_of(waiting.pop(0))", "yield self._result_of(waiting.pop())", "tests/engine/test_loader.py"),
+    Mutant("the ramp is forgotten", "engine/fit.py", "    ramp = config.entropy_factor_at(step)\n", "    ramp = 1.0\n", "tests/test_train.py tests/engine/test_training.py"),
+    Mutant("learning rate of the step before", "engine/fit.py", "config.learning_rate_at(state.step)", "config.learning_rate_at(max(0, state.step - 1))", "tests/test_train.py tests/engine/test_training.py"),
+    Mutant("structures annotated from the card after all", "training_set.py", "annotation.rows & (np.array(voxels) > 0)", "annotation.rows", "tests/test_training_set.py"),
 )  # fmt: skip
 
 

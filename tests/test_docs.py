@@ -63,6 +63,20 @@ def test_every_command_and_option_is_described():
         walk(child, f"abdoseg {name}")
 
 
+def test_settings_named_in_the_docs_are_there():
+    from abdoseg.config import TrainConfig
+
+    named = {name for page in PAGES for name in re.findall(r"--set '?([a-z_]+)", page.read_text(encoding="utf-8"))}
+    rows = re.findall(r"^\| (?:memory|speed|another optimum|the authors' code) \|.*$", training_page(), re.MULTILINE)
+    assert len(rows) == 4
+    named |= {name for row in rows for name in re.findall(r"`([a-z_]+)", row)}
+    assert named - set(TrainConfig.model_fields) == set()
+
+
+def training_page() -> str:
+    return (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):

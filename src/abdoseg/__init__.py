@@ -25,6 +25,7 @@ _PUBLIC: dict[str, str | tuple[str, str]] = {
     "load_card": "cards",
     "load_model": "trained",
     "load_run": "runs",
+    "make_config": "config",
     "predict": ("steps.predict", "predict_file"),
     "sparsify": "steps.sparsify",
     "train": "steps.train",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from abdoseg.annotation import Annotation as Annotation
     from abdoseg.cards import load_card as load_card
     from abdoseg.config import TrainConfig as TrainConfig
+    from abdoseg.config import make_config as make_config
     from abdoseg.errors import AbdosegError as AbdosegError
     from abdoseg.losses import disambiguation_loss as disambiguation_loss
     from abdoseg.losses import disambiguation_terms as disambiguation_terms

@@ -1,13 +1,16 @@
 """Laws of the engine: what must not change the weights, what must, and what is kept."""
 
+import copy
 import json
 import math
 import multiprocessing
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -325,3 +328,98 @@ def test_memory_does_not_grow_with_the_length_of_a_run(many_cases, monkeypatch):
 def resident() -> int:
     fields = Path("/proc/self/statm").read_text().split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def read_events(folder: Path) -> list[tuple[str, int, float]]:
+    """Read TensorBoard's records by hand: length, checksum, event, checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for file in folder.iterdir():
+        data, at = file.read_bytes(), 0
+        while at < len(data):
+            (size,) = struct.unpack_from("<Q", data, at)
+            event = Event.FromString(data[at + 12 : at + 12 + size])
+            found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+            at += 16 + size
+    return found
+
+
+def test_tensorboard_has_the_curves(many_cases):
+    run = train(many_cases, config(steps=3), name="board", device="cpu").run
+    events = {(tag, step): value for tag, step, value in read_events(run.folder / "tensorboard")}
+    for line in lines(run):
+        for key in engine.TERMS:
+            assert events[f"loss/{key}", line["step"]] == pytest.approx(line[key], rel=1e-5)
+        assert events["training/learning_rate", line["step"]] == pytest.approx(line["learning_rate"], rel=1e-5)
+
+
+def test_the_last_steps_of_a_run_are_logged_too(many_cases):
+    run = train(many_cases, config(steps=5, log_every=3), name="logged", device="cpu").run
+    assert [line["step"] for line in lines(run)] == [3, 5]
+    assert {"patches_per_second", "wait_percent", "gradient_norm", "entropy_weight"} <= set(lines(run)[0])
+
+
+def test_the_model_card_says_what_the_weights_are(many_cases):
+    run = train(many_cases, config(steps=1), name="card", device="cpu").run
+    card = json.loads((run.folder / "model.json").read_text())
+    assert card["structures"] == list(run.data.settings.structures)
+    assert card["spacing_mm"] == 4.0
+    assert card["windows"]["ct_hu"] == [-400, 400]
+    assert card["sources"]["word"]["training_cases"] == len(run.data.keys("train"))
+    assert "GPL" in card["sources"]["word"]["licence"]
+    assert card["abdoseg"]
+    text = (run.folder / "MODEL_CARD.md").read_text()
+    assert "6. liver" in text
+    assert "Not a medical device" in text
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch's compiler about PyTorch
+def test_compiled_training_learns_the_same(many_cases, monkeypatch):
+    """Of a network that compiles quickly; the loss is not compiled."""
+    layers = torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(4, 17, 1)
+    torch.manual_seed(0)
+    start = copy.deepcopy(torch.nn.Sequential(*layers))
+    monkeypatch.setattr("abdoseg.steps.train.build_network", lambda *_, **__: copy.deepcopy(start))
+    plain = train(many_cases, config(steps=3), name="uncompiled", device="cpu").run
+    compiled = train(many_cases, config(steps=3, compile=True), name="compiled", device="cpu").run
+    np.testing.assert_allclose(losses(compiled), losses(plain), rtol=1e-4)
+
+
+def test_a_compiler_that_is_not_there_is_told(many_cases, monkeypatch):
+    class InductorError(RuntimeError):
+        __module__ = "torch._inductor.exc"
+
+    def refuse(module):
+        def forward(*_):
+            raise InductorError("No working C++ compiler found")
+
+        return forward
+
+    monkeypatch.setattr(engine.torch, "compile", refuse)
+    with pytest.raises(RunError, match=r"compile=true: No working C\+\+ compiler found; leave it out"):
+        train(many_cases, config(compile=True), name="no-compiler", device="cpu")
+
+
+def test_a_disk_that_hangs_ends_the_run_with_the_case(many_cases, monkeypatch):
+    released = threading.Event()
+
+    def hang(self, t):
+        released.wait(120)
+
+    monkeypatch.setattr("abdoseg.patches.PatchStream.example", hang)
+    start = time.monotonic()
+    with pytest.raises(RunError, match=r"word/word_\d{4}: reading it has not ended after 0\.5 s"):
+        train(many_cases, config(loader_timeout_seconds=0.5), name="hanging", device="cpu")
+    assert time.monotonic() - start < 30
+    released.set()
+
+
+def test_a_damaged_case_ends_the_run_with_its_name(many_cases, monkeypatch):
+    def fail(self, t):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("abdoseg.patches.PatchStream.example", fail)
+    with pytest.raises(RunError, match=r"word/word_\d{4}: cannot be read .*Input/output error"):
+        train(many_cases, config(), name="failing", device="cpu")

@@ -101,8 +101,17 @@ def test_strided_logits_keep_their_strides():
     assert last.grad.stride() == last.stride()
 
 
-def test_a_million_equal_probabilities_do_not_stall():
-    """The tables' integers hold any number of tiles: here many times the same tile."""
+def test_logits_with_gaps_in_memory():
+    logits, *rest = draw(batch=1, shape=(3, 4, 5)).tensors(torch.float32)
+    wide = torch.nn.functional.pad(logits.detach(), (0, 7)).requires_grad_()
+    disambiguation_loss(logits, *rest, implementation="triton").backward()
+    disambiguation_loss(wide[..., :5], *rest, implementation="triton").backward()
+    torch.testing.assert_close(wide.grad[..., :5], logits.grad)
+    assert not wide.grad[..., 5:].any()
+
+
+def test_many_tiles_meet_in_one_sum():
+    """Of 64 tiles of equal voxels, over all copies of the tables."""
     from abdoseg.kernels.ambiguity_triton import Tensors, sum_voxels
 
     logits = torch.zeros(1, 3, 1, 1, 1).expand(1, 3, 8, 16, 64).contiguous()

@@ -9,13 +9,19 @@ from abdoseg.cli._console import JsonOption, out, print_json
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="networks, methods, samplers or presets.")],
+    what: Annotated[str, typer.Argument(help="networks, methods, samplers, presets or settings.")],
     as_json: JsonOption = False,
 ) -> None:
-    """List networks, methods, samplers or presets, and where each comes from."""
+    """List networks, methods, samplers, presets, or the settings of a training (for `train --set`)."""
     from abdoseg.errors import unknown_name
 
-    tables = {"networks": _networks, "methods": _methods, "samplers": _samplers, "presets": _presets}
+    tables = {
+        "networks": _networks,
+        "methods": _methods,
+        "samplers": _samplers,
+        "presets": _presets,
+        "settings": _settings,
+    }
     if what not in tables:
         raise unknown_name("list", what, list(tables))
     rows = tables[what]()
@@ -57,3 +63,23 @@ def _presets() -> list[dict[str, Any]]:
     from abdoseg.config import PRESET_TITLES
 
     return [{"name": name, "title": title} for name, title in PRESET_TITLES.items()]
+
+
+def _settings() -> list[dict[str, Any]]:
+    from abdoseg.config import TrainConfig
+
+    return [
+        {"name": name, "default": _shown(field.default), "title": field.description}
+        for name, field in TrainConfig.model_fields.items()
+    ]
+
+
+def _shown(default: Any) -> str:
+    """Return a default as it is written in TOML, as far as it is there."""
+    if default is None:
+        return "none"
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, tuple):
+        return f"[{', '.join(str(part) for part in default)}]"
+    return f"{default:g}" if isinstance(default, float) else str(default)

@@ -14,7 +14,7 @@ from abdoseg.config import TrainConfig
 from abdoseg.engine.precision import autocast
 from abdoseg.engine.ranks import Ranks
 from abdoseg.engine.state import Best, TrainState
-from abdoseg.errors import RunError
+from abdoseg.errors import RunError, one_line
 from abdoseg.interrupts import deferred_interrupts
 from abdoseg.methods.parts import LossFunction, LossParts, LossSettings, TorchBatch
 
@@ -164,6 +164,10 @@ def _accumulate_gradients(
                 torch.autograd.backward(state.scaler.scale(parts.total / len(share.parts)))
             except torch.OutOfMemoryError as error:
                 raise RunError(_too_large(config, part.image)) from error
+            except RuntimeError as error:
+                if not _is_the_compilers(error):
+                    raise
+                raise RunError(f"--set compile=true: {one_line(str(error))[:300]}; leave it out") from error
         terms = torch.stack([getattr(parts, name).detach().double() for name in ("total", "focal", "dice", "entropy")])
         sums = terms if sums is None else sums + terms
     assert sums is not None  # a share has at least one part
@@ -173,6 +177,11 @@ def _accumulate_gradients(
 def _no_sync(network: Any, *, last: bool) -> AbstractContextManager[object]:
     """Return the context in which gradients stay this process's own, but for the last part."""
     return nullcontext() if last or not hasattr(network, "no_sync") else network.no_sync()
+
+
+def _is_the_compilers(error: RuntimeError) -> bool:
+    """Whether torch.compile failed; loading its errors' classes takes seconds that only those who compile should pay."""
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
 
 
 def _forward(

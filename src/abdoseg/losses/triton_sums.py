@@ -49,6 +49,9 @@ def sum_voxels(logits: Tensor, label: Tensor, group: Tensor, known: Tensor) -> S
 
     Labels and groups that are not lawful count as background and as outside the image: check them before.
     """
+    # The gradient lies as the logits do, for which they may have no gaps.
+    if torch.empty_like(logits, device="meta").stride() != logits.stride():
+        logits = logits.contiguous()
     return Sums(*_TritonSums.apply(logits, label.contiguous(), group.contiguous(), _merged_words(known)))  # type: ignore[no-untyped-call]
 
 
