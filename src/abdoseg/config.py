@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from abdoseg.augmentation.intensity import IntensitySettings
 from abdoseg.errors import ConfigError, unknown_name
 from abdoseg.methods import METHODS
 from abdoseg.networks import NETWORKS
@@ -13,7 +14,7 @@ from abdoseg.views import FULL_VIEW
 
 CHANGEABLE = {
     *("preset", "validate_every", "validate_cases", "accumulate", "checkpointing", "compile", "workers", "cache_mb"),
-    *("loader_timeout_seconds", "log_every", "checkpoint_seconds"),
+    *("device_cache_mb", "loader_timeout_seconds", "log_every", "checkpoint_seconds"),
 }
 """Settings that an unfinished run may go on with in another way: the same weights follow, but for rounding."""
 
@@ -37,6 +38,13 @@ class TrainConfig(BaseModel):
     decay_power: float = Field(default=0.9, ge=0, description="learning rate falls as (1 - step/steps)^power")
     rotation_degrees: float = Field(default=15.0, ge=0, le=180, description="uniform about each axis")
     scale: tuple[float, float] = Field(default=(0.9, 1.1), description="isotropic scale, uniform")
+    flip: tuple[float, float, float] = Field(
+        default=(0.0, 0.0, 0.0), description="probability of a flip along X, Y, Z; along X it swaps right and left"
+    )
+    intensity: IntensitySettings = Field(
+        default=IntensitySettings(),
+        description="noise, blur, brightness, low resolution, gamma: all off",
+    )
     entropy_weight: float = Field(default=1.0, ge=0, description="lambda of an annotated patch")
     entropy_weight_unannotated: float = Field(default=3.0, ge=0, description="lambda of a patch without annotation")
     entropy_ramp: float = Field(default=0.0, ge=0, le=1, description="part of the steps in which lambda grows from 0")
@@ -83,6 +91,7 @@ class TrainConfig(BaseModel):
     compile: bool = Field(default=False, description="torch.compile")
     workers: int = Field(default=0, ge=0, description="threads that cut patches; 0: chosen for the machine")
     cache_mb: int = Field(default=0, ge=0, description="main memory for cases drawn again, MB a process")
+    device_cache_mb: int = Field(default=0, ge=0, description="memory of the GPU for cases: patches are cut there")
     loader_timeout_seconds: float = Field(default=50.0, gt=0, description="longest wait for a patch")
     log_every: int = Field(default=20, gt=0, description="steps a line of metrics.jsonl")
     checkpoint_seconds: float = Field(default=120.0, ge=0, description="time between checkpoints")
@@ -101,6 +110,14 @@ class TrainConfig(BaseModel):
     @classmethod
     def _sampler(cls, name: str) -> str:
         return _known("sampler", name, list(SAMPLERS))
+
+    @field_validator("flip")
+    @classmethod
+    def _flip(cls, probability: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not all(0 <= p <= 1 for p in probability):
+            msg = f"found {probability}, expected three probabilities"
+            raise ValueError(msg)
+        return probability
 
     @field_validator("structure_weights", "source_weights", "mix")
     @classmethod

@@ -6,6 +6,7 @@ import numpy as np
 
 from abdoseg.annotation import Annotation
 from abdoseg.augmentation.affine import AffineSettings
+from abdoseg.augmentation.flip import FlipSettings, partners_of
 from abdoseg.case import CaseFacts
 from abdoseg.errors import RunError, unknown_name
 from abdoseg.patches import PatchSettings, PatchStream
@@ -59,6 +60,9 @@ def open_stream(workspace: Workspace, run: Run) -> PatchStream:
         sampler=config.sampler,
         seed=config.seed,
         weights=sampling_weights(run),
+        padding=config.padding,
+        flip=FlipSettings(config.flip, partners_of(run.anatomy) if config.flip[0] else ()),
+        intensity=config.intensity,
     )
     candidates = open_sampler(workspace, run).candidates
     return PatchStream(cases, workspace, settings, cache_bytes=config.cache_mb * 2**20, candidates=candidates)

@@ -423,3 +423,48 @@ def test_a_damaged_case_ends_the_run_with_its_name(many_cases, monkeypatch):
     monkeypatch.setattr("abdoseg.patches.PatchStream.example", fail)
     with pytest.raises(RunError, match=r"word/word_\d{4}: cannot be read .*Input/output error"):
         train(many_cases, config(), name="failing", device="cpu")
+
+
+def test_caches_do_not_change_what_is_seen_and_keep_to_their_budget(many_cases):
+    class Heard:
+        def __init__(self):
+            self.lines = []
+
+        def start(self, total, title):
+            pass
+
+        def advance(self, amount=1, note=""):
+            pass
+
+        def say(self, text):
+            self.lines.append(text)
+
+    plain = train(many_cases, config(steps=4), name="uncached", device="cpu").run
+    told = Heard()
+    ram = train(many_cases, config(steps=4, cache_mb=1), name="cached", device="cpu", progress=told).run
+    assert np.array_equal(losses(ram), losses(plain))
+    assert any(line.startswith("caches:") and "of 1 MiB" in line for line in told.lines), told.lines
+    device = train(many_cases, config(steps=4, device_cache_mb=1), name="device", device="cpu", progress=told).run
+    np.testing.assert_allclose(losses(device), losses(plain), rtol=1e-3)
+    assert any("on cpu" in line and "of 1 MiB" in line for line in told.lines)
+
+
+def test_intensities_change_as_the_settings_say(many_cases):
+    noisy = {"intensity": {"noise_probability": 1.0, "noise_std": (0.2, 0.3)}}
+    plain = train(many_cases, config(steps=2), name="clean", device="cpu").run
+    changed = [train(many_cases, config(steps=2, **noisy), name=f"noisy{i}", device="cpu").run for i in (1, 2)]
+    assert not np.array_equal(losses(changed[0]), losses(plain))
+    assert np.array_equal(losses(changed[0]), losses(changed[1]))  # a pure function of seed and example
+    with pytest.raises(ConfigError, match="noise_probability: found 2"):
+        config(intensity={"noise_probability": 2.0})
+    with pytest.raises(ConfigError, match=r"intensity.*noise_prob"):
+        config(intensity={"noise_prob": 1.0})
+
+
+def test_padding_and_flips_reach_the_patches(many_cases):
+    plain = train(many_cases, config(steps=2), name="unpadded", device="cpu").run
+    for name, changes in (("padded", {"padding": "background"}), ("flipped", {"flip": (1.0, 0.0, 0.0)})):
+        other = train(many_cases, config(steps=2, **changes), name=name, device="cpu").run
+        assert not np.array_equal(losses(other), losses(plain)), name
+    with pytest.raises(ConfigError, match="three probabilities"):
+        config(flip=(2.0, 0.0, 0.0))

@@ -180,7 +180,7 @@ def _no_sync(network: Any, *, last: bool) -> AbstractContextManager[object]:
 
 
 def _is_the_compilers(error: RuntimeError) -> bool:
-    """Whether torch.compile failed; loading its errors' classes takes seconds that only those who compile should pay."""
+    """Whether torch.compile failed; by name, as loading its errors' classes takes seconds."""
     return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
 
 

@@ -8,31 +8,29 @@ with any number of processes and threads.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from filelock import Timeout
-from torch import Tensor, nn
+from torch import nn
 
 from abdoseg.checkpoints import load_weights
 from abdoseg.config import TrainConfig
-from abdoseg.devices import available_cores
+from abdoseg.engine.feeding import Feed
 from abdoseg.engine.files import TrainingFiles
-from abdoseg.engine.fit import Share, fit
+from abdoseg.engine.fit import fit
 from abdoseg.engine.journal import Journal
-from abdoseg.engine.loader import Loader, Tell
 from abdoseg.engine.precision import gradient_scaler, storage_type
-from abdoseg.engine.ranks import Ranks, joined_ranks, share
+from abdoseg.engine.ranks import Ranks, joined_ranks
 from abdoseg.engine.state import TrainState, moving_average
 from abdoseg.engine.validation import mean_dsc
 from abdoseg.errors import ConfigError, RunError
 from abdoseg.methods import METHODS
-from abdoseg.methods.parts import TorchBatch
 from abdoseg.model_card import model_card
 from abdoseg.networks import build_network
-from abdoseg.patches import Batch, PatchStream, collate
+from abdoseg.patches import PatchStream
 from abdoseg.places import locked
 from abdoseg.progress import SILENT, Progress
 from abdoseg.runs import Run, load_run, read_frozen, start_run
@@ -107,20 +105,19 @@ def train(
 
 def _train(workspace: Workspace, run: Run, ranks: Ranks, stop_after: int | None, progress: Progress) -> TrainReport:
     config = run.config
-    ranks.first_does(lambda: _check_shares(config, ranks.place.size))
-    numbers = share(ranks.place.rank, ranks.place.size, config.batch)
     stream = open_stream(workspace, run)
+    ranks.first_does(lambda: Feed(stream, config, ranks).caches())  # tells what all would find wrong, once
+    feed = Feed(stream, config, ranks)
     _say_what_cannot_be_drawn(run, stream, progress)
     state = _new_state(workspace, run, ranks)
     last = max(state.step, min(config.steps, stop_after or config.steps))
-    loader = _loader(stream, config, numbers, ranks)
     files = TrainingFiles(run.folder, run.checkpoint_file, run.model_file)
     start = time.perf_counter()
     with ExitStack() as stack:
-        watcher = _Nobody() if not ranks.first else stack.enter_context(_journal(run, state.step, loader, progress))
+        watcher = _Nobody() if not ranks.first else stack.enter_context(_journal(run, state.step, feed, progress))
         fit(
             state,
-            _shares(loader, state.step, last, config, ranks.device),
+            feed.run(state.step, last),
             METHODS[config.method].loss(),
             config,
             ranks,
@@ -129,6 +126,8 @@ def _train(workspace: Workspace, run: Run, ranks: Ranks, stop_after: int | None,
             validate=_validation(workspace, run, ranks),
         )
     seconds = time.perf_counter() - start
+    if feed.caches():
+        progress.say(f"caches: {feed.caches()}")
     if last < config.steps:
         return TrainReport(run, last, seconds, "stopped")
     ranks.first_does(lambda: _finish(workspace, run, state, files))
@@ -193,52 +192,6 @@ def _take_weights(workspace: Workspace, run: Run, network: nn.Module) -> None:
     load_weights(checkpoint_of(source), network)
 
 
-def _check_shares(config: TrainConfig, processes: int) -> None:
-    each = len(share(0, processes, config.batch))
-    if each % config.accumulate:
-        msg = f"accumulate {config.accumulate}: cannot share the {each} patches a process has of each batch evenly"
-        raise ConfigError(msg)
-
-
-def _loader(stream: PatchStream, config: TrainConfig, numbers: range, ranks: Ranks) -> Loader[list[Batch]]:
-    """Return what cuts this process's patches, some steps ahead."""
-    each = len(numbers) // config.accumulate
-
-    def cut(step: int, tell: Tell) -> list[Batch]:
-        patches = []
-        for i in numbers:
-            t = step * config.batch + i
-            tell(stream.case_of(t))
-            patches.append(stream.example(t))
-        return [collate(patches[first : first + each]) for first in range(0, len(patches), each)]
-
-    cores = max(1, available_cores() // ranks.place.size)
-    # A GPU leaves the cores to the patches; on a CPU the network wants them.
-    threads = config.workers or (min(8, cores) if ranks.device.type == "cuda" else max(1, cores // 4))
-    return Loader(cut, threads, timeout_seconds=config.loader_timeout_seconds)
-
-
-def _shares(
-    loader: Loader[list[Batch]], first: int, last: int, config: TrainConfig, device: torch.device
-) -> Generator[Share]:
-    for batches in loader.run(first, last):
-        parts = tuple(to_torch(batch, device, config) for batch in batches)
-        yield Share(parts, tuple(case for batch in batches for case in batch.cases))
-
-
-def to_torch(batch: Batch, device: torch.device, config: TrainConfig) -> TorchBatch:
-    """Return a batch's arrays as tensors on ``device``, the image in the type that the weights have."""
-
-    def moved(tensor: Tensor) -> Tensor:
-        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-
-    image = moved(torch.from_numpy(batch.image)).to(storage_type(config.precision))
-    if config.channels_last:
-        image = image.contiguous(memory_format=torch.channels_last_3d)
-    label, group, annotated = (moved(torch.from_numpy(a)) for a in (batch.label, batch.group, batch.annotated))
-    return TorchBatch(image, label, group, annotated)
-
-
 class _Nobody:
     """Hears of everything and does nothing: the watcher of all processes but the first."""
 
@@ -250,7 +203,7 @@ class _Nobody:
 
 
 @contextmanager
-def _journal(run: Run, step: int, loader: Loader[list[Batch]], progress: Progress) -> Iterator[Journal]:
+def _journal(run: Run, step: int, feed: Feed, progress: Progress) -> Iterator[Journal]:
     config = run.config
 
     def schedule(at: int) -> dict[str, float]:
@@ -267,7 +220,7 @@ def _journal(run: Run, step: int, loader: Loader[list[Batch]], progress: Progres
         every=config.log_every,
         last=config.steps,
         batch=config.batch,
-        waited_seconds=lambda: loader.waited_seconds,
+        waited_seconds=lambda: feed.waited_seconds,
         schedule=schedule,
         progress=progress,
     )

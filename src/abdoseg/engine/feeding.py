@@ -1,0 +1,109 @@
+"""From numbers of examples to batches on the device: this process's share of every step, some steps ahead."""
+
+from collections.abc import Generator
+
+import torch
+from torch import Tensor
+
+from abdoseg.augmentation.apply import apply_intensity
+from abdoseg.config import TrainConfig
+from abdoseg.device_patches import DeviceBatch, DevicePatches
+from abdoseg.devices import available_cores
+from abdoseg.engine.fit import Share
+from abdoseg.engine.loader import Loader, Tell
+from abdoseg.engine.precision import storage_type
+from abdoseg.engine.ranks import Ranks, share
+from abdoseg.errors import ConfigError
+from abdoseg.methods.parts import TorchBatch
+from abdoseg.patches import Batch, PatchStream, collate
+
+
+class Feed:
+    """The shares of one process.
+
+    Parameters
+    ----------
+    stream
+        The run's examples; example ``step * batch + i`` is the i-th of a step's batch.
+    config
+        Batch, accumulation, threads, caches, precision.
+    ranks
+        Which part of each batch is this process's.
+
+    Raises
+    ------
+    ConfigError
+        If a batch cannot be shared evenly.
+    """
+
+    def __init__(self, stream: PatchStream, config: TrainConfig, ranks: Ranks) -> None:
+        self._stream, self._config, self._device = stream, config, ranks.device
+        numbers = share(ranks.place.rank, ranks.place.size, config.batch)
+        each = len(numbers) // config.accumulate
+        if each * config.accumulate != len(numbers):
+            msg = f"accumulate {config.accumulate}: cannot share the {len(numbers)} patches a process has evenly"
+            raise ConfigError(msg)
+        self._parts = [numbers[first : first + each] for first in range(0, len(numbers), each)]
+        self.on_device: DevicePatches | None = None
+        if config.device_cache_mb:
+            self.on_device = DevicePatches(stream, ranks.device, config.device_cache_mb * 2**20)
+        cores = max(1, available_cores() // ranks.place.size)
+        # A GPU leaves the cores to the patches; on a CPU the network wants them.
+        threads = config.workers or (min(8, cores) if ranks.device.type == "cuda" else max(1, cores // 4))
+        self._loader = Loader(self._make, threads, timeout_seconds=config.loader_timeout_seconds)
+
+    @property
+    def waited_seconds(self) -> float:
+        """Seconds that patches were waited for so far."""
+        return self._loader.waited_seconds
+
+    def run(self, first: int, stop: int) -> Generator[Share]:
+        """Yield the shares of steps ``first`` to ``stop - 1``.
+
+        Raises
+        ------
+        RunError, WorkspaceError
+            If a case cannot be read, or not in time; the message names it.
+        """
+        for batches in self._loader.run(first, stop):
+            parts = tuple(self._ready(batch) for batch in batches)
+            yield Share(parts, tuple(case for batch in batches for case in batch.cases))
+
+    def caches(self) -> str:
+        """Return what the caches hold, for people; empty without any."""
+        told = [str(self._stream.cache)] if self._config.cache_mb else []
+        return "; ".join(told + ([str(self.on_device)] if self.on_device is not None else []))
+
+    def _make(self, step: int, tell: Tell) -> list[Batch] | list[DeviceBatch]:
+        """Cut a step's patches; runs in a thread of the loader."""
+        start = step * self._config.batch
+        if self.on_device is not None:
+            made = []
+            for numbers in self._parts:
+                tell(" or ".join(dict.fromkeys(self._stream.case_of(start + i) for i in numbers)))
+                made.append(self.on_device.batch([start + i for i in numbers]))
+            return made
+        batches = []
+        for numbers in self._parts:
+            patches = []
+            for i in numbers:
+                tell(self._stream.case_of(start + i))
+                patches.append(self._stream.example(start + i))
+            batches.append(collate(patches))
+        return batches
+
+    def _ready(self, batch: Batch | DeviceBatch) -> TorchBatch:
+        """Return a batch on the device, its intensities changed, in the type and layout that the weights have."""
+        if isinstance(batch, DeviceBatch):
+            image, label, group, annotated = batch.image, batch.label, batch.group, batch.annotated
+        else:
+            arrays = (batch.image, batch.label, batch.group, batch.annotated)
+            image, label, group, annotated = (self._moved(torch.from_numpy(array)) for array in arrays)
+            image = apply_intensity(image, batch.intensity, group >= 0 if batch.intensity else None)
+        image = image.to(storage_type(self._config.precision))
+        if self._config.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last_3d)
+        return TorchBatch(image, label, group, annotated)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else tensor
