@@ -66,6 +66,15 @@ def benchmarks(session: nox.Session) -> None:
 
 
 @nox.session
+def peers(session: nox.Session) -> None:
+    """Benchmarks of patches and augmentation beside the peers, which are installed here only."""
+    install(session)
+    session.install(*CONSTRAINTS, "tensorstore", "blosc2", "torchio", "batchgeneratorsv2")
+    for script in ("benchmarks/patches.py", "benchmarks/augmentation.py"):
+        session.run("python", script, *session.posargs)
+
+
+@nox.session
 def compare(session: nox.Session) -> None:
     """Run the demo with the naive method beside ours: twice the training."""
     install(session)

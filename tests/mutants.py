@@ -163,7 +163,7 @@ MUTANTS = (
     ),
     Mutant("official test cases are dealt", "splits.py", "if item.official is not None}", 'if item.official == "train"}', "tests/test_splits.py"),
     Mutant("moments forgotten on resume", "engine/state.py", "        _lay_out_as_parameters(self.optimiser)\n", "", "tests/test_train.py"),
-    Mutant("resume starts the stream again", "steps/train.py", "_shares(loader, state.step, last, config, ranks.device)", "_shares(loader, 0, last - state.step, config, ranks.device)", "tests/test_train.py"),
+    Mutant("resume starts the stream again", "steps/train.py", "feed.run(state.step, last)", "feed.run(0, last - state.step)", "tests/test_train.py"),
     Mutant("sparse rows not turned with the scan", "slice_rows.py", "yield axis, rows if flip > 0 else rows[::-1]", "yield axis, rows", "tests/test_slice_rows.py"),
     Mutant("truncated structures known everywhere", "slice_rows.py", "rows[:, structure - 1] &= inside", "rows[:, structure - 1] |= inside", "tests/test_slice_rows.py"),
     Mutant("orientation by spread alone", "placement.py", "return self.inside >= test.inside and self.spread", "return self.inside >= 0 and self.spread", "tests/test_placement.py"),

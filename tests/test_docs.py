@@ -69,7 +69,7 @@ def test_settings_named_in_the_docs_are_there():
     named = {name for page in PAGES for name in re.findall(r"--set '?([a-z_]+)", page.read_text(encoding="utf-8"))}
     rows = re.findall(r"^\| (?:memory|speed|another optimum|the authors' code) \|.*$", training_page(), re.MULTILINE)
     assert len(rows) == 4
-    named |= {name for row in rows for name in re.findall(r"`([a-z_]+)", row)}
+    named |= {name for row in rows for name in re.findall(r"`([a-z_]+)[=`]", row)}
     assert named - set(TrainConfig.model_fields) == set()
 
 

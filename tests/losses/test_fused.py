@@ -64,6 +64,18 @@ def test_any_group_in_any_voxel():
     assert_agrees(draw(batch=2, structures=16, groups=9, shape=(17, 18, 19)))
 
 
+@pytest.mark.parametrize("structures", [31, 32, 63])
+def test_as_many_classes_as_bits(structures):
+    assert_agrees(draw(batch=1, structures=structures, groups=3))
+
+
+def test_groups_that_repeat_row_by_row_and_change_plane_by_plane():
+    """What is looked up once must be looked up anew where the rows change, after more repeats than one sum takes."""
+    example = draw(batch=1, structures=5, groups=9, shape=(3, 1500, 24), outside=False)
+    pattern = np.random.default_rng(2).integers(-1, 9, (3, 1, 24))
+    assert_agrees(example.replace(group=np.broadcast_to(pattern, (1, 3, 1500, 24)).copy()))
+
+
 def test_one_group_over_several_parts():
     assert_agrees(draw(batch=1, structures=16, groups=1, shape=(40, 41, 43), outside=False))
 

@@ -50,6 +50,19 @@ def test_candidates_are_the_known_voxels_of_the_structure(label, annotation):
     assert by_facts.tolist() == held.tolist()
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_structure_is_held_in_its_own_slices_and_in_no_neighbouring_one(axis):
+    label = np.zeros(SHAPE, np.uint8)
+    label[1, 1, 1] = 2
+    foreground = Foreground.of(label, N)
+    rows = np.array([[False] * N, [True] * N])
+    for slice_ in range(SHAPE[axis]):
+        groups = (np.arange(SHAPE[axis]) == slice_).astype(np.int32)
+        annotation = Annotation(rows, {axis: groups})
+        held = held_structures(annotation, foreground.counts(), foreground.occupied(SHAPE))
+        assert held.tolist() == [False, slice_ == 1, False]
+
+
 @given(LABELS)
 def test_occupied_slices_are_those_that_hold_the_structure(label):
     occupied = Foreground.of(label, N).occupied(SHAPE)

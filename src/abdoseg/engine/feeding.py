@@ -18,6 +18,14 @@ from abdoseg.methods.parts import TorchBatch
 from abdoseg.patches import Batch, PatchStream, collate
 
 
+def check_shares(config: TrainConfig, processes: int) -> None:
+    """Raise ConfigError if a batch cannot be shared evenly by the processes and their passes."""
+    each = len(share(0, processes, config.batch))
+    if each % config.accumulate:
+        msg = f"accumulate {config.accumulate}: cannot share the {each} patches a process has of each batch evenly"
+        raise ConfigError(msg)
+
+
 class Feed:
     """The shares of one process.
 
@@ -38,11 +46,9 @@ class Feed:
 
     def __init__(self, stream: PatchStream, config: TrainConfig, ranks: Ranks) -> None:
         self._stream, self._config, self._device = stream, config, ranks.device
+        check_shares(config, ranks.place.size)
         numbers = share(ranks.place.rank, ranks.place.size, config.batch)
         each = len(numbers) // config.accumulate
-        if each * config.accumulate != len(numbers):
-            msg = f"accumulate {config.accumulate}: cannot share the {len(numbers)} patches a process has evenly"
-            raise ConfigError(msg)
         self._parts = [numbers[first : first + each] for first in range(0, len(numbers), each)]
         self.on_device: DevicePatches | None = None
         if config.device_cache_mb:

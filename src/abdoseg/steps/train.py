@@ -18,7 +18,7 @@ from torch import nn
 
 from abdoseg.checkpoints import load_weights
 from abdoseg.config import TrainConfig
-from abdoseg.engine.feeding import Feed
+from abdoseg.engine.feeding import Feed, check_shares
 from abdoseg.engine.files import TrainingFiles
 from abdoseg.engine.fit import fit
 from abdoseg.engine.journal import Journal
@@ -105,8 +105,8 @@ def train(
 
 def _train(workspace: Workspace, run: Run, ranks: Ranks, stop_after: int | None, progress: Progress) -> TrainReport:
     config = run.config
+    ranks.first_does(lambda: check_shares(config, ranks.place.size))  # all would find it wrong; one tells
     stream = open_stream(workspace, run)
-    ranks.first_does(lambda: Feed(stream, config, ranks).caches())  # tells what all would find wrong, once
     feed = Feed(stream, config, ranks)
     _say_what_cannot_be_drawn(run, stream, progress)
     state = _new_state(workspace, run, ranks)
