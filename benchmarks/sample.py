@@ -1,8 +1,8 @@
 """`abdoseg sample` on a workspace of simulated cases: seconds and memory, by the index that ingest builds.
 
-No voxel is stored: a simulated case is its facts alone, copied from one real case of a phantom with another name. The
-indexes are built once (ingest does that), then the command is timed in a process of its own, with the full view and with
-a sparse one. ``python benchmarks/sample.py --cases 100000`` needs some 3 GB of disk.
+No voxel is stored: a simulated case is its facts alone, copied from one phantom's with another name. The indexes are
+built once (ingest does that), then the command is timed in a process of its own, with the full view and with a sparse
+one. ``python benchmarks/sample.py --cases 100000`` needs some 3 GB of disk.
 """
 
 import argparse
@@ -79,7 +79,9 @@ def main() -> None:
             if view == "sparse":
                 sparsify(workspace, ["axial"], 0.2)
             seconds, peak = measure(workspace)
-            print(f"{arguments.cases} cases, {view} view: sample --n 20000 took {seconds:.1f} s, {peak:.0f} MiB at most")
+            print(
+                f"{arguments.cases} cases, {view} view: sample --n 20000 took {seconds:.1f} s, {peak:.0f} MiB at most"
+            )
 
 
 if __name__ == "__main__":

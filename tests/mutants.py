@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LOSS, PLAIN, FUSED = "losses/disambiguation.py", "losses/plain.py", "kernels/ambiguity.py"
+BLOCK = "kernels/ambiguity_block.py"
 TRITON = "kernels/ambiguity_triton.py"
 SAMPLER, PATCH = "sampling/hierarchical.py", "kernels/patch.py"
 
@@ -82,8 +83,8 @@ MUTANTS = (
         "inside = torch.ones_like(slot).to(p.dtype)",
         "tests/losses",
     ),
-    Mutant("fused: unannotated labels leak", FUSED, "hidden = y < 0 or y >= classes or (w >> np.uint64(y)) & np.uint64(1)", "hidden = y < 0 or y >= classes", "tests/losses"),
-    Mutant("fused: faint background lost", FUSED, "        elif background[i] < rows.FAINT:\n            best, log_sum = _background_exactly(logits, v0 + i, word[i])\n            log_q", "        elif background[i] < -1:\n            best, log_sum = _background_exactly(logits, v0 + i, word[i])\n            log_q", "tests/losses"),
+    Mutant("fused: unannotated labels leak", BLOCK, "hidden = y < 0 or y >= classes or (w >> np.uint64(y)) & np.uint64(1)", "hidden = y < 0 or y >= classes", "tests/losses"),
+    Mutant("fused: faint background lost", BLOCK, "        elif background[i] < rows.FAINT:\n            best, log_sum = background_exactly(logits, v0 + i, word[i])\n            log_q", "        elif background[i] < -1:\n            best, log_sum = background_exactly(logits, v0 + i, word[i])\n            log_q", "tests/losses"),
     Mutant("fused: derivative of focal", FUSED, "(_ONE - q) * (q + q) * log_q[i]", "(_ONE - q) * q * log_q[i]", "tests/losses"),
     Mutant("fused: gradient not centred", FUSED, "common[i] = -(common[i] * inverse[i]) - own[i]", "common[i] = -(common[i] * inverse[i])", "tests/losses"),
     Mutant("fused: padding counts in the entropy", FUSED, "weight[i] = _ONE if slot[i] > 0 else _ZERO", "weight[i] = _ONE", "tests/losses"),
@@ -92,8 +93,8 @@ MUTANTS = (
     Mutant("fused: sums of other slots go on", FUSED, "if repeats == _REPEATS or not rows.equal(slot, before[:n_before]):", "if repeats == 0:", "tests/losses/test_fused.py"),
     Mutant("fused: the last sums by place are lost", FUSED, "        v0 += n\n    _add_by_place(by_place, before, n_before, by_class)", "        v0 += n", "tests/losses/test_fused.py"),
     Mutant("fused: sums by place are added twice", FUSED, "    by_place[:, :n] = _ZERO", "    by_place[:, :0] = _ZERO", "tests/losses/test_fused.py"),
-    Mutant("fused: classes from 32 on read the lower bits", FUSED, "    elif c == 32:\n", "    elif c == 64:\n", "tests/losses/test_fused.py"),
-    Mutant("fused: a run of a group runs on", FUSED, "return run if run >= _LONG_RUN else group.size", "return run + 1 if run >= _LONG_RUN else group.size", "tests/losses/test_fused.py"),
+    Mutant("fused: classes from 32 on read the lower bits", BLOCK, "    elif c == 32:\n", "    elif c == 64:\n", "tests/losses/test_fused.py"),
+    Mutant("fused: a run of a group runs on", BLOCK, "return run if run >= _LONG_RUN else group.size", "return run + 1 if run >= _LONG_RUN else group.size", "tests/losses/test_fused.py"),
     Mutant("clamp bounds one side alone", PLAIN, "log_p.clamp(math.log(clamp), math.log1p(-clamp))", "log_p.clamp(math.log(clamp))", "tests/losses/test_reference.py"),
     Mutant("clamp leaves the entropy alone", PLAIN, "entropy = -(p * _clamped(log_p, clamp)).sum(dim=1)", "entropy = -(p * log_p).sum(dim=1)", "tests/losses/test_reference.py"),
     Mutant("background counts as a label", LOSS, "has_label=(sums.voxels[:, :, 1:] > 0)", "has_label=(sums.voxels > 0)", "tests/losses/test_settings.py"),

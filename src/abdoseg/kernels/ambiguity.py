@@ -20,22 +20,35 @@ from numba import njit
 from numpy.typing import NDArray
 
 from abdoseg.kernels import rows
-from abdoseg.kernels.vectorised import exp, log
-from abdoseg.types import UNKNOWN_LABEL
+from abdoseg.kernels.ambiguity_block import (
+    BACKGROUND,
+    BLOCK,
+    COMMON,
+    DICE,
+    HIGHEST,
+    INVERSE,
+    LOG_Q,
+    LOG_TOTAL,
+    OWN,
+    SHARE,
+    SHIFT,
+    WEIGHT,
+    background_exactly,
+    cut,
+    halve,
+    load,
+    prepare,
+    scratch,
+)
+from abdoseg.kernels.vectorised import exp
 
 MAX_CLASSES = 64
 """Bits of a word of ``merged``."""
 
-_BLOCK = 512
-_PART = 64 * _BLOCK  # voxels whose sums are kept together; the order of additions depends on no number of threads
+_PART = 64 * BLOCK  # voxels whose sums are kept together; the order of additions depends on no number of threads
 _MAX_PARTS = 64
-_LONG_RUN = 64
 _REPEATS = 64  # blocks whose float32 are added up: longer sums would lose digits
 _ONE, _ZERO = np.float32(1), np.float32(0)
-
-# Rows of a block's scratch memory.
-HIGHEST, TOTAL, SHIFT, BACKGROUND, LOG_TOTAL, INVERSE, LOG_Q, OWN, SHARE, WEIGHT, COMMON, DICE = range(12)
-_ROWS = 12
 
 
 class VoxelSums(NamedTuple):
@@ -96,7 +109,7 @@ class Voxels(NamedTuple):
 
 def block_length(row: int) -> int:
     """Return the most voxels to take at once, in whole rows if they are not too long: so that slots may repeat."""
-    return _BLOCK // row * row if 0 < row <= _BLOCK else _BLOCK
+    return BLOCK // row * row if 0 < row <= BLOCK else BLOCK
 
 
 def part_bounds(voxels: int, block: int) -> NDArray[np.int64]:
@@ -124,121 +137,10 @@ _kernel = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @_kernel
-def _load(label, group, merged, knows, classes, slot, target, word):  # type: ignore[no-untyped-def]
-    """Fill slot, merged label and merged word of a block; return the number of unlawful voxels."""
-    unlawful = 0
-    for i in range(label.size):
-        s = np.int32(group[i]) + np.int32(1)
-        y = np.int32(label[i])
-        if s < 0 or s >= merged.size:
-            unlawful += 1
-            s = np.int32(0)
-        if y < 0 or (y >= classes and (y != UNKNOWN_LABEL or knows[s])):
-            unlawful += 1
-        w = merged[s]
-        slot[i] = s
-        word[i] = w
-        hidden = y < 0 or y >= classes or (w >> np.uint64(y)) & np.uint64(1)
-        target[i] = np.int32(0) if hidden else y
-    return unlawful
-
-
-@_kernel
-def _softmax(logits, v0, n, e, highest, total, shift):  # type: ignore[no-untyped-def]
-    """Fill e = exp(x - highest) ``(C, n)``, its total, and ``shift``, the sum of e (x - highest)."""
-    highest[:] = logits[0, v0 : v0 + n]
-    total[:] = _ZERO
-    shift[:] = _ZERO
-    for c in range(1, logits.shape[0]):
-        rows.raise_to(highest, logits[c, v0 : v0 + n])
-    for c in range(logits.shape[0]):
-        x, ec = logits[c, v0 : v0 + n], e[c, :n]
-        rows.exp_below(x, highest, ec, total)
-        rows.add_weighted(shift, ec, x, highest)
-
-
-@_kernel
-def _background(e, word, uniform, half, background):  # type: ignore[no-untyped-def]
-    """Fill the sum of the exponentials that count as background; ``half`` is scratch for half of every word."""
-    n = background.size
-    background[:] = e[0, :n]
-    for c in range(1, e.shape[0]):
-        if not uniform:
-            _halve(word, c, half)
-            rows.add_where(background, e[c, :n], half, np.uint32(1) << np.uint32(c & 31))
-        elif word[0] & (np.uint64(1) << np.uint64(c)):
-            rows.add(background, e[c, :n])
-
-
-@_kernel
-def _halve(word, c, half):  # type: ignore[no-untyped-def]
-    """Fill the half of every word that has the bit of class ``c``, where it is another than that of the class before.
-
-    32 bits, as the numbers beside them: twice as many in one vector.
-    """
-    if c == 1:
-        for i in range(half.size):
-            half[i] = np.uint32(word[i])
-    elif c == 32:
-        for i in range(half.size):
-            half[i] = np.uint32(word[i] >> np.uint64(32))
-
-
-@_kernel
-def _background_exactly(logits, i, word):  # type: ignore[no-untyped-def]
-    """Return the highest of one voxel's background logits, and the log of the sum of exp of them less that.
-
-    Apart, as their sum would round away what tells them from each other beside a logit of 1e4.
-    """
-    highest = logits[0, i]
-    for c in range(1, logits.shape[0]):
-        if (word >> np.uint64(c)) & np.uint64(1):
-            highest = max(highest, logits[c, i])
-    total = _ZERO
-    for c in range(logits.shape[0]):
-        if (word >> np.uint64(c)) & np.uint64(1):
-            total += exp(logits[c, i] - highest)
-    return highest, log(total)
-
-
-@_kernel
-def _log_target(logits, v0, word, target, highest, background, log_total, log_q):  # type: ignore[no-untyped-def]
-    """Fill the log probability of each voxel's merged label."""
-    rows.log_of(background, log_q)
-    for i in range(target.size):
-        if target[i] != 0:
-            log_q[i] = logits[target[i], v0 + i] - highest[i]
-        elif background[i] < rows.FAINT:
-            best, log_sum = _background_exactly(logits, v0 + i, word[i])
-            log_q[i] = (best - highest[i]) + log_sum
-    for i in range(target.size):
-        log_q[i] -= log_total[i]
-
-
-@_kernel
-def _prepare(logits, v0, n, e, target, word, uniform, half, work):  # type: ignore[no-untyped-def]
-    """Fill ``e`` and the rows of ``work`` that both passes need."""
-    _softmax(logits, v0, n, e, work[HIGHEST, :n], work[TOTAL, :n], work[SHIFT, :n])
-    _background(e, word, uniform, half[:n], work[BACKGROUND, :n])
-    rows.log_of(work[TOTAL, :n], work[LOG_TOTAL, :n])
-    rows.inverse_of(work[TOTAL, :n], work[INVERSE, :n])
-    _log_target(logits, v0, word, target, work[HIGHEST, :n], work[BACKGROUND, :n], work[LOG_TOTAL, :n], work[LOG_Q, :n])
-
-
-@_kernel
 def _focal_of(log_q, q, out):  # type: ignore[no-untyped-def]
     for i in range(log_q.size):
         q[i] = exp(log_q[i])
         out[i] = -(_ONE - q[i]) * (_ONE - q[i]) * log_q[i]
-
-
-@_kernel
-def _cut(group):  # type: ignore[no-untyped-def]
-    """Return how many voxels to take of a block: a long run of one group that it begins with, else all."""
-    run = 1
-    while run < group.size and group[run] == group[0]:
-        run += 1
-    return run if run >= _LONG_RUN else group.size
 
 
 @_kernel
@@ -301,17 +203,17 @@ def _sum(logits, label, group, merged, knows, block, start, stop, tables):  # ty
     probability, true_positive, count = tables[0], tables[1], tables[2]
     by_class = np.zeros((classes, merged.size))  # a class's slots side by side: neighbouring slices share cache lines
     focal, entropy, unlawful = 0.0, 0.0, 0
-    slots, targets, words = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.uint64)
-    e, work, half = _scratch(classes)
-    by_place, before, n_before = np.zeros((classes, _BLOCK), np.float32), np.empty(_BLOCK, np.int32), 0
+    slots, targets, words = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int32), np.empty(BLOCK, np.uint64)
+    e, work, half = scratch(classes)
+    by_place, before, n_before = np.zeros((classes, BLOCK), np.float32), np.empty(BLOCK, np.int32), 0
     repeats = 0
     v0 = start
     while v0 < stop:
-        n = _cut(group[v0 : min(v0 + block, stop)])
+        n = cut(group[v0 : min(v0 + block, stop)])
         slot, target, word = slots[:n], targets[:n], words[:n]
-        unlawful += _load(label[v0 : v0 + n], group[v0 : v0 + n], merged, knows, classes, slot, target, word)
+        unlawful += load(label[v0 : v0 + n], group[v0 : v0 + n], merged, knows, classes, slot, target, word)
         uniform = rows.all_equal(slot)
-        _prepare(logits, v0, n, e, target, word, uniform, half, work)
+        prepare(logits, v0, n, e, target, word, uniform, half, work)
         shift, weight, q, of_voxel = work[SHIFT, :n], work[WEIGHT, :n], work[OWN, :n], work[SHARE, :n]
         for i in range(n):
             weight[i] = _ONE if slot[i] > 0 else _ZERO
@@ -350,17 +252,17 @@ def _gradient(  # type: ignore[no-untyped-def]
     """
     classes = logits.shape[0]
     by_class = by_probability.T.copy()
-    slots, targets, words = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.uint64)
-    e, work, half = _scratch(classes)
-    by_place, before, n_before = np.empty((classes, _BLOCK), np.float32), np.empty(_BLOCK, np.int32), 0
+    slots, targets, words = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int32), np.empty(BLOCK, np.uint64)
+    e, work, half = scratch(classes)
+    by_place, before, n_before = np.empty((classes, BLOCK), np.float32), np.empty(BLOCK, np.int32), 0
     v0 = start
     while v0 < stop:
-        n = _cut(group[v0 : min(v0 + block, stop)])
+        n = cut(group[v0 : min(v0 + block, stop)])
         v1 = v0 + n
         slot, target, word = slots[:n], targets[:n], words[:n]
-        _load(label[v0:v1], group[v0:v1], merged, knows, classes, slot, target, word)
+        load(label[v0:v1], group[v0:v1], merged, knows, classes, slot, target, word)
         uniform = rows.all_equal(slot)
-        _prepare(logits, v0, n, e, target, word, uniform, half, work)
+        prepare(logits, v0, n, e, target, word, uniform, half, work)
         if not uniform and not rows.equal(slot, before[:n_before]):
             before[:n], n_before = slot, n
             for c in range(classes):
@@ -386,7 +288,7 @@ def _gradient(  # type: ignore[no-untyped-def]
             else:
                 _class_gradient(x, ec, work[HIGHEST, :n], weight, work[COMMON, :n], inverse, _ZERO, out)
                 rows.add_product3(out, ec, inverse, by_place[c, :n])
-                _halve(word, max(c, 1), half[:n])
+                halve(word, max(c, 1), half[:n])
                 rows.add_product_where(out, ec, work[SHARE, :n], half[:n], np.uint32(1) << np.uint32(c & 31))
         _add_own(logits, v0, own, work[BACKGROUND, :n], target, word, gradient)
         v0 = v1
@@ -405,20 +307,13 @@ def _common_to_classes(e, by_class, by_place, slot, uniform, common):  # type: i
 
 
 @_kernel
-def _scratch(classes):  # type: ignore[no-untyped-def]
-    """Return scratch memory of a block: exponentials, rows, halves of words."""
-    e, work = np.empty((classes, _BLOCK), np.float32), np.empty((_ROWS, _BLOCK), np.float32)
-    return e, work, np.empty(_BLOCK, np.uint32)
-
-
-@_kernel
 def _add_own(logits, v0, own, background, target, word, gradient):  # type: ignore[no-untyped-def]
     """Add ``own`` to the one class of T, or, by exact shares, to background classes that are faint."""
     for i in range(own.size):
         if target[i] != 0:
             gradient[target[i], v0 + i] += own[i]
         elif background[i] < rows.FAINT:
-            best, log_sum = _background_exactly(logits, v0 + i, word[i])
+            best, log_sum = background_exactly(logits, v0 + i, word[i])
             for c in range(logits.shape[0]):
                 if (word[i] >> np.uint64(c)) & np.uint64(1):
                     gradient[c, v0 + i] += own[i] * exp(logits[c, v0 + i] - best - log_sum)
