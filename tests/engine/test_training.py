@@ -5,6 +5,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import struct
@@ -50,10 +51,14 @@ def _one_of_two(rank: int, port: int, path: str, name: str, changes: dict) -> No
     train(Workspace.open(path), config(**changes), name=name, device="cpu")
 
 
-def train_with_two(workspace, name: str, **changes) -> None:
+def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+        return s.getsockname()[1]
+
+
+def train_with_two(workspace, name: str, **changes) -> None:
+    port = free_port()
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(target=_one_of_two, args=(rank, port, str(workspace.path), name, changes)) for rank in (0, 1)
@@ -468,3 +473,42 @@ def test_padding_and_flips_reach_the_patches(many_cases):
         assert not np.array_equal(losses(other), losses(plain)), name
     with pytest.raises(ConfigError, match="three probabilities"):
         config(flip=(2.0, 0.0, 0.0))
+
+
+def _one_of_two_fails(rank: int, port: int, path: str, told) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if rank == 1:
+        from abdoseg.patches import PatchStream
+
+        real = PatchStream.example
+
+        def example(self, t):
+            if t >= 20:
+                raise OSError(5, "Input/output error")
+            return real(self, t)
+
+        PatchStream.example = example
+    try:
+        train(Workspace.open(path), config(steps=50), name="half-broken", device="cpu")
+    except RunError as error:
+        told.put((rank, str(error), error.told_elsewhere))
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_the_others_soon(many_cases):
+    context = multiprocessing.get_context("spawn")
+    told = context.Queue()
+    port = free_port()
+    processes = [
+        context.Process(target=_one_of_two_fails, args=(rank, port, str(many_cases.path), told)) for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    errors = dict((rank, message) for rank, message, _ in (told.get(timeout=120), told.get(timeout=60)))
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert re.search(r"word/word_\d{4}: cannot be read .*Input/output error", errors[1])
+    assert "another process of this training stopped" in errors[0]

@@ -105,7 +105,8 @@ def fit(
         for share in shares:
             for group in state.optimiser.param_groups:
                 group["lr"] = config.learning_rate_at(state.step)
-            values = _accumulate_gradients(network, state, share, loss, config)
+            with ranks.others_may_be_gone():
+                values = _accumulate_gradients(network, state, share, loss, config)
             *means, asked = ranks.mean([*values, float(asked_to_stop())])
             try:
                 norm = _update(state, config, means[0])

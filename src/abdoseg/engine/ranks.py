@@ -4,6 +4,7 @@ Each learns from its share of every batch, and gradients are averaged.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -43,7 +44,7 @@ class Ranks:
         if not self.several:
             return [float(value) for value in values]
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        with self._others_may_be_gone():
+        with self.others_may_be_gone():
             dist.all_reduce(tensor)
         return [float(value) for value in tensor.cpu() / self.place.size]
 
@@ -52,7 +53,7 @@ class Ranks:
         if not self.several:
             return [value]
         found: list[Any] = [None] * self.place.size
-        with self._others_may_be_gone():
+        with self.others_may_be_gone():
             dist.all_gather_object(found, value)
         return found
 
@@ -66,7 +67,7 @@ class Ranks:
                 told[0] = work()
             except AbdosegError as error:
                 told[1] = error
-        with self._others_may_be_gone():
+        with self.others_may_be_gone():
             dist.broadcast_object_list(told, src=0)
         if told[1] is not None:
             raise self.heard(told[1])
@@ -79,13 +80,20 @@ class Ranks:
         return error
 
     @contextmanager
-    def _others_may_be_gone(self) -> Iterator[None]:
+    def others_may_be_gone(self) -> Iterator[None]:
         """Turn what PyTorch says of a lost connection into one line; who failed has told its own reason."""
         try:
             yield
-        except RuntimeError as error:  # the parent of PyTorch's own
+        except RuntimeError as error:
+            if not (self.several and _is_of_the_connection(error)):
+                raise
             msg = "another process of this training stopped or does not answer; its own message says why"
             raise self.heard(RunError(msg)) from error
+
+
+def _is_of_the_connection(error: RuntimeError) -> bool:
+    """Whether the other processes are what went wrong; gloo's errors have no class of their own."""
+    return isinstance(error, dist.DistError) or re.search(r"gloo|nccl|c10d|peer", str(error), re.IGNORECASE) is not None
 
 
 @contextmanager
@@ -126,8 +134,12 @@ def joined_ranks(device: str = "auto", environment: Mapping[str, str] | None = N
         raise ConfigError(msg) from error
     try:
         yield Ranks(place, chosen)
-    finally:
+    except Exception:
+        raise  # others may be gone: to say good-bye to them could wait for ever, and the process ends anyway
+    except BaseException:
         dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def share(rank: int, size: int, batch: int) -> range:
