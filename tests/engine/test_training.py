@@ -506,7 +506,7 @@ def test_a_process_that_fails_ends_the_others_soon(many_cases):
     ]
     for process in processes:
         process.start()
-    errors = dict((rank, message) for rank, message, _ in (told.get(timeout=120), told.get(timeout=60)))
+    errors = {rank: message for rank, message, _ in (told.get(timeout=120), told.get(timeout=60))}
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
