@@ -512,3 +512,18 @@ def test_a_process_that_fails_ends_the_others_soon(many_cases):
     assert [process.exitcode for process in processes] == [0, 0]
     assert re.search(r"word/word_\d{4}: cannot be read .*Input/output error", errors[1])
     assert "another process of this training stopped" in errors[0]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_each_step_has_its_own_learning_rate(many_cases, monkeypatch, every):
+    used = []
+    real = engine._update
+
+    def update(state, *others):
+        used.append(state.optimiser.param_groups[0]["lr"])
+        return real(state, *others)
+
+    monkeypatch.setattr(engine, "_update", update)
+    c = config(steps=7, learning_rate_every=every)
+    train(many_cases, c, name=f"rates-{every}", device="cpu")
+    assert used == [1e-2 * (1 - (step - step % every) / 7) ** 0.9 for step in range(7)]
