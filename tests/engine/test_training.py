@@ -527,3 +527,25 @@ def test_each_step_has_its_own_learning_rate(many_cases, monkeypatch, every):
     c = config(steps=7, learning_rate_every=every)
     train(many_cases, c, name=f"rates-{every}", device="cpu")
     assert used == [1e-2 * (1 - (step - step % every) / 7) ** 0.9 for step in range(7)]
+
+
+def test_float16_scales_its_gradients_and_leaves_overflows_out(many_cases, monkeypatch):
+    made = []
+    real = torch.amp.GradScaler
+
+    def scaler(device, enabled):
+        made.append(real(device, enabled=enabled, init_scale=2.0**120))  # overflows at first
+        return made[-1]
+
+    monkeypatch.setattr("abdoseg.engine.precision.torch.amp.GradScaler", scaler)
+    changes = {"precision": "fp16", "steps": 4}
+    run = train(many_cases, config(**changes), name="fp16", device="cpu", stop_after=3).run
+    assert made[0].get_scale() == 2.0**117  # halved by each step that was left out
+    told = [json.loads(line, parse_constant=pytest.fail) for line in run.metrics_file.read_text().splitlines()]
+    assert [line["gradient_norm"] for line in told] == [None] * 3
+    start = load_tensors(run.checkpoint_file)[0]
+    rest = train(many_cases, config(**changes), name="fp16", device="cpu")
+    assert rest.steps_done == 4
+    assert made[1].get_scale() == 2.0**116  # the scale was taken up
+    untouched = load_tensors(rest.run.model_file)[0]
+    assert all(torch.equal(start[f"model.{key}"], untouched[key]) for key in untouched)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 from typer.core import TyperGroup
 
 from abdoseg.engine.place import is_first_process
@@ -100,10 +101,22 @@ def split_names(values: list[str] | None) -> tuple[str, ...]:
     return tuple(name.strip() for value in values or [] for name in value.split(",") if name.strip())
 
 
+class NotedBars(Bars):
+    """Bars with a line of text below them: beside them, a long one would push bar and estimate off the screen."""
+
+    note = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Return what is drawn."""
+        yield self.make_tasks_table(self.tasks)
+        if self.note:
+            yield Text(self.note, style="dim", no_wrap=True, overflow="ellipsis")
+
+
 class BarProgress:
     """Progress as a bar on a terminal and as plain lines elsewhere."""
 
-    def __init__(self, bars: Bars | None) -> None:
+    def __init__(self, bars: NotedBars | None) -> None:
         self._bars = bars
         self._task: TaskID | None = None
         self._total = self._done = self._said = self._skipped = 0
@@ -118,7 +131,8 @@ class BarProgress:
         if self._bars is not None:
             if self._task is not None:
                 self._bars.remove_task(self._task)
-            self._task = self._bars.add_task(title, total=total, note="")
+            self._task = self._bars.add_task(title, total=total)
+            self._bars.note = ""
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         """Count units; without a terminal, a line every tenth of the way."""
@@ -126,7 +140,8 @@ class BarProgress:
         if amount > 1 and self._done == amount:
             self._skipped = amount  # done before, by the run that is resumed: no measure of the pace
         if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, advance=amount, note=note)
+            self._bars.note = note
+            self._bars.update(self._task, advance=amount)
         elif self._total:
             self._line(note)
 
@@ -160,7 +175,6 @@ def progress_bar(*, silent: bool = False) -> Iterator[Progress]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[note]}", table_column=None),
     )
-    with Bars(*columns, console=err, transient=True) as bars:
+    with NotedBars(*columns, console=err, transient=True) as bars:
         yield BarProgress(bars)

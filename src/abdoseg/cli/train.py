@@ -144,8 +144,9 @@ def _say_costs(plan: dict[str, Any], nproc: int) -> None:
         f"memory{each}, at least: {memory['total']:.1f} GiB: weights and optimiser {memory['weights']:.1f}, "
         f"activations {memory['activations']:.1f}, logits {memory['logits']:.1f}; buffers of convolutions come on top"
     )
-    if plan["cache_bytes"]:
-        say(f"cache of cases: up to {plan['cache_bytes'] / 2**30:.1f} GiB of main memory in each process")
+    for name, place in (("cache_bytes", "main memory"), ("device_cache_bytes", "the device's memory")):
+        if plan[name]:
+            say(f"cache of cases: up to {plan[name] / 2**30:.1f} GiB of {place} in each process")
     table = Table(box=None, pad_edge=False)
     table.add_column("structure", no_wrap=True)
     for title in ("cases", "patches centred on it"):

@@ -1,6 +1,7 @@
 """What a training writes down as it goes: a line of ``metrics.jsonl`` every few steps, and TensorBoard's files."""
 
 import json
+import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -108,11 +109,13 @@ class Journal:
         self._begin_line()
 
     def _write(self, facts: dict[str, Any]) -> None:
+        # JSON has no infinity: the norm of a float16 gradient that overflowed, a validation without a structure.
+        facts = {key: value if math.isfinite(value) else None for key, value in facts.items()}
         try:
             append_text(self.file, json.dumps(facts) + "\n")
             if self._board is not None:
                 for key, value in facts.items():
-                    if key != "step":
+                    if key != "step" and value is not None:
                         self._board.add_scalar(_tag(key), value, facts["step"])
         except storage_errors() as error:
             raise WorkspaceError(f"{self.file}: cannot be written ({reason_of(error)}); check the disk") from error

@@ -25,7 +25,7 @@ def plan_training(workspace: Workspace, run: Run, processes: int = 1) -> dict[st
     -------
     dict
         ``memory_bytes``: ``weights`` (with gradients and the optimiser's moments), ``activations``, ``logits`` and
-        ``total`` of a process. ``cache_bytes``. ``structures``: name -> ``cases`` that hold it, and the mean number of
+        ``total`` of a process. ``cache_bytes`` and ``device_cache_bytes``: budgets. ``structures``: name -> ``cases`` that hold it, and the mean number of
         ``patches`` centred on it over the whole training (``None`` where the sampler draws no structure).
     """
     config = run.config
@@ -42,6 +42,7 @@ def plan_training(workspace: Workspace, run: Run, processes: int = 1) -> dict[st
             "total": memory.total,
         },
         "cache_bytes": config.cache_mb * 2**20,
+        "device_cache_bytes": config.device_cache_mb * 2**20,
         "structures": {
             name: {
                 "cases": int(sampler.candidates.has[:, i].sum()),
