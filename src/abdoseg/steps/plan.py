@@ -25,8 +25,9 @@ def plan_training(workspace: Workspace, run: Run, processes: int = 1) -> dict[st
     -------
     dict
         ``memory_bytes``: ``weights`` (with gradients and the optimiser's moments), ``activations``, ``logits`` and
-        ``total`` of a process. ``cache_bytes`` and ``device_cache_bytes``: budgets. ``structures``: name -> ``cases`` that hold it, and the mean number of
-        ``patches`` centred on it over the whole training (``None`` where the sampler draws no structure).
+        ``total`` of a process. ``cache_bytes`` and ``device_cache_bytes``: budgets. ``structures``: name -> ``cases``
+        that hold it, and the mean number of ``patches`` centred on it over the whole training (``None`` where the
+        sampler draws no structure).
     """
     config = run.config
     memory = estimate_memory(config, 1 + len(run.anatomy), processes)
