@@ -12,7 +12,7 @@ from abdoseg.errors import RunError
 def launch(processes: int, arguments: list[str]) -> None:
     """Run ``abdoseg ARGUMENTS``, without its ``--nproc``, in so many processes that find each other.
 
-    Ends with the status of the process that failed first; what it said stands above.
+    Ends with the status of the process that failed; what it said stands above.
 
     Raises
     ------
@@ -39,10 +39,11 @@ def launch(processes: int, arguments: list[str]) -> None:
     try:
         elastic_launch(config, sys.executable)(*command)
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        if failure.exitcode < 0:
-            raise RunError(f"a process of this training was killed by signal {-failure.exitcode}") from error
-        raise typer.Exit(failure.exitcode) from error
+        codes = [failure.exitcode for failure in error.failures.values()]
+        told = [code for code in codes if code > 0]  # those killed may have been killed because of these
+        if not told:
+            raise RunError(f"a process of this training was killed by signal {-codes[0]}") from error
+        raise typer.Exit(told[0]) from error
     except SignalException as error:
         raise typer.Exit(130) from error  # the first process has said that it stopped
 
