@@ -225,7 +225,7 @@ def parse_config(facts: dict[str, Any], where: str) -> TrainConfig:
         return TrainConfig.model_validate(facts)
     except ValidationError as error:
         faults = (
-            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}"
+            ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, "))))
             for fault in error.errors()
         )
         raise ConfigError(f"{where}: {'; '.join(faults)}") from error

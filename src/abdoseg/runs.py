@@ -185,9 +185,13 @@ def plan_run(workspace: Workspace, config: TrainConfig, name: str | None = None)
     ------
     ConfigError
         If ``name`` cannot be a folder's, or belongs to a run with another configuration.
+    UnknownNameError
+        If there is no run to start from.
     """
     if name is not None and not re.fullmatch(NAME_PATTERN, name):
         raise ConfigError(f"run name '{name}': expected letters, digits, dots, dashes and underscores")
+    if config.start_from is not None:
+        find_run(workspace, config.start_from)
     data = freeze(workspace, config)
     same = [run for run in list_runs(workspace) if run.config.digest() == config.digest() and name in (None, run.name)]
     for run in reversed(same):

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from abdoseg.checkpoints import load_tensors
 from abdoseg.config import TrainConfig, make_config
 from abdoseg.engine import fit as engine
-from abdoseg.errors import ConfigError, RunError
+from abdoseg.errors import ConfigError, RunError, UnknownNameError
 from abdoseg.runs import load_run, open_run
 from abdoseg.steps.train import train
 from abdoseg.store import Workspace
@@ -89,7 +89,7 @@ def test_accumulation_is_a_larger_batch(many_cases):
 
 
 def test_an_accumulation_that_does_not_fit_is_told(many_cases):
-    with pytest.raises(ConfigError, match="cannot be shared evenly by accumulate = 3"):
+    with pytest.raises(ConfigError, match=r"^configuration: batch 4: cannot be shared evenly by accumulate = 3"):
         config(accumulate=3)
 
 
@@ -263,6 +263,9 @@ def test_a_run_may_start_from_anothers_weights(many_cases):
         torch.testing.assert_close(value, b[key], atol=1e-9, rtol=1e-6)
     with pytest.raises(ConfigError, match="needs the same"):
         train(many_cases, config(network="transunet3d", start_from="first"), name="other", device="cpu")
+    with pytest.raises(UnknownNameError, match=r"run 'fist' is not known\. Did you mean first"):
+        train(many_cases, config(start_from="fist"), name="nothing", device="cpu")
+    assert not (many_cases.runs_folder / "nothing").exists()
 
 
 COMMAND = "from abdoseg.cli import main; main()"
