@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from abdoseg.progress import Silent
+
 # The same examples in every run, so that a red run is the change's own fault; `pytest --hypothesis-profile explore`
 # looks for others.
 _LOOSE = [HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -113,6 +115,16 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("ABDOSEG_TEST_DATA is not set: the real scans are not at hand")
     return Path(folder)
+
+
+class Heard(Silent):
+    """Progress that keeps what it is told to say."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 CommandLine = Callable[..., "Outcome"]

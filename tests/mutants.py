@@ -217,7 +217,7 @@ MUTANTS = (
     Mutant("a device's label not the nearest", "device_patches.py", "low + (w >= 0.5)", "low + (w >= 1.0)", "tests/test_device_patches.py"),
     Mutant("weights drawn as if all were one", SAMPLER, "target = reached[first] + generator.random() * (reached[stop] - reached[first])", "target = generator.random() * reached[-1]", "tests/sampling"),
     Mutant("weights of 0 are drawn", SAMPLER, "kept &= of_child[codes[level]] > 0", "kept &= True", "tests/sampling"),
-    Mutant("a slice beyond a run counts as held", "sampling/candidates.py", "known[first:stop, structure - 1]", "known[first : stop + 1, structure - 1]", "tests/sampling/test_candidates.py"),
+    Mutant("a slice beyond a run counts as held", "views.py", "held[first:stop, structure - 1] = True", "held[first : stop + 1, structure - 1] = True", "tests/sampling/test_candidates.py"),
     Mutant("slices of another axis", "case.py", "    return (_runs(x), _runs(y), _runs(z))", "    return (_runs(y), _runs(x), _runs(z))", "tests/sampling/test_candidates.py"),
     Mutant("the index believes its old lines", "store/workspace.py", "if brief.stamp == stamps.get(case)}", "if case in stamps}", "tests/test_index.py"),
     Mutant("cases removed stay in the index", "store/workspace.py", "{case: brief for case, brief in known.items() if brief.stamp == stamps.get(case)}", "dict(known)", "tests/test_index.py"),

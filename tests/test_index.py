@@ -95,6 +95,14 @@ def test_a_later_ingest_adds_to_it(workspace, tmp_path):
     assert found(workspace) == expected(workspace)
 
 
+def test_an_ingest_that_finds_all_cases_there_leaves_an_index(workspace, word_source):
+    """One that was killed between its last case and the index must not leave the source without."""
+    before = index(workspace).read_text()
+    index(workspace).unlink()
+    assert not ingest(workspace, load_card("word"), word_source).taken
+    assert index(workspace).read_text() == before
+
+
 def test_cases_taken_again_or_removed_are_noticed(workspace, tmp_path):
     word_case(tmp_path / "raw" / "WORD-V0.1.0", 2, shape=(32, 28, 22))
     ingest(workspace, load_card("word"), tmp_path / "raw", replace=True)

@@ -20,7 +20,7 @@ from abdoseg.steps.ingest import ingest
 from abdoseg.steps.status import status
 from abdoseg.steps.train import train
 from abdoseg.store import Settings, Workspace
-from tests.conftest import LPS, body, word_case, write_nifti
+from tests.conftest import LPS, Heard, body, word_case, write_nifti
 
 TINY = {"steps": 2, "patch": (16, 16, 16)}
 
@@ -121,19 +121,6 @@ def test_signals_that_come_together_are_one():
 
 
 def test_what_cannot_be_drawn_is_said_rightly(tmp_path):
-    class Heard:
-        def __init__(self):
-            self.lines = []
-
-        def start(self, total, title):
-            pass
-
-        def advance(self, amount=1, note=""):
-            pass
-
-        def say(self, text):
-            self.lines.append(text)
-
     word_case(tmp_path / "raw", 1)
     workspace = Workspace.create(tmp_path / "w", Settings(spacing_mm=4.0))
     ingest(workspace, load_card("word"), tmp_path / "raw")

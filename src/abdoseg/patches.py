@@ -44,7 +44,7 @@ Padding = Literal["outside", "background"]
 """What voxels beyond the scan are: no part of any group, or background of the nearest slice's group."""
 
 DEFAULT_CACHE_BYTES = 0
-"""Memory for cases that may be asked for again, per process: a sixth of the cutting time is all there is to gain."""
+"""Memory for cases that may be asked for again, per process: at most a sixth of the cutting time is to be gained."""
 
 _IMAGE_BOX, _LABEL_BOX = Scratch(), Scratch()
 """The box of voxels that a thread's patch is cut from."""

@@ -94,6 +94,11 @@ class Run:
         """Structures in channel order."""
         return ABDOMEN.subset(self.data.settings.structures)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of all classes in channel order: background, then the structures."""
+        return ("background", *self.anatomy.names)
+
     @cached_property
     def created(self) -> float:
         """Time the run was made, seconds since the epoch."""

@@ -16,11 +16,10 @@ from abdoseg.sampling import (
     CaseEntry,
     Sampler,
     Weights,
-    held_by_voxels,
     held_structures,
     kind_of,
 )
-from abdoseg.store import CaseBrief, Workspace, shown_annotation
+from abdoseg.store import CaseBrief, Workspace, occupied_slices, shown_annotation
 
 
 def training_cases(workspace: Workspace, run: Run) -> list[tuple[CaseFacts, Annotation]]:
@@ -64,8 +63,8 @@ def open_stream(workspace: Workspace, run: Run) -> PatchStream:
         flip=FlipSettings(config.flip, partners_of(run.anatomy) if config.flip[0] else ()),
         intensity=config.intensity,
     )
-    candidates = open_sampler(workspace, run).candidates
-    return PatchStream(cases, workspace, settings, cache_bytes=config.cache_mb * 2**20, candidates=candidates)
+    cache_bytes = config.cache_mb * 2**20
+    return PatchStream(cases, workspace, settings, cache_bytes=cache_bytes, candidates=_candidates(workspace, run))
 
 
 def sampling_weights(run: Run) -> Weights:
@@ -76,7 +75,7 @@ def sampling_weights(run: Run) -> Weights:
     UnknownNameError
         If a structure is not the workspace's.
     """
-    names = ("background", *run.anatomy.names)
+    names = run.class_names
     structures: dict[str | int, float] = {}
     for name, weight in run.config.structure_weights.items():
         if name not in names:
@@ -93,6 +92,11 @@ def open_sampler(workspace: Workspace, run: Run) -> Sampler:
     RunError
         If a case the run froze is gone or was taken again with other voxels.
     """
+    return Sampler(_candidates(workspace, run), run.config.sampler, run.config.seed, sampling_weights(run))
+
+
+def _candidates(workspace: Workspace, run: Run) -> Candidates:
+    """Return what a run's training cases can be drawn for, from the sources' indexes."""
     sources = sorted({case.key.partition("/")[0] for case in run.data.cases})
     briefs = {brief.key: brief for brief in workspace.briefs(sources)}
     entries = []
@@ -104,14 +108,11 @@ def open_sampler(workspace: Workspace, run: Run) -> Sampler:
             msg = f"run {run.name}: its case {frozen.key} is gone or has other voxels now; start a new run with --name"
             raise RunError(msg)
         entries.append(_entry(workspace, run, brief))
-    return Sampler(Candidates.of(entries), run.config.sampler, run.config.seed, sampling_weights(run))
+    return Candidates.of(entries)
 
 
 def _entry(workspace: Workspace, run: Run, brief: CaseBrief) -> CaseEntry:
     annotation = _shown(workspace, run, brief, brief.voxels)
-    if annotation.slices and not brief.tells_slices:
-        held = held_by_voxels(workspace.read_foreground(brief.key), annotation, brief.shape)
-    else:
-        occupied = brief.occupied() if annotation.slices else {}
-        held = held_structures(annotation, brief.voxel_counts(), occupied)
+    occupied = occupied_slices(workspace, brief) if annotation.slices else {}
+    held = held_structures(annotation, brief.voxel_counts(), occupied)
     return CaseEntry(brief.key, brief.source, brief.modality, held, kind_of(annotation))

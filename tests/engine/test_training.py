@@ -24,10 +24,13 @@ from abdoseg.checkpoints import load_tensors
 from abdoseg.config import TrainConfig, make_config
 from abdoseg.engine import fit as engine
 from abdoseg.errors import ConfigError, RunError, UnknownNameError
+from abdoseg.networks import checkpointing
+from abdoseg.progress import Silent
 from abdoseg.runs import load_run, open_run
 from abdoseg.steps.train import train
 from abdoseg.store import Workspace
 from abdoseg.trained import load_model
+from tests.conftest import Heard
 
 TINY = {"steps": 20, "patch": (16, 16, 16), "batch": 4, "log_every": 1, "validate_every": 0}
 
@@ -81,9 +84,25 @@ def test_two_processes_learn_what_one_does(many_cases, precision, tolerance, ste
     np.testing.assert_allclose(losses(two), losses(one.run), rtol=tolerance)
 
 
-def test_accumulation_is_a_larger_batch(many_cases):
+def seen_by_the_network(monkeypatch) -> list[torch.Tensor]:
+    """A list that grows by the images of each pass."""
+    images, real = [], engine._forward
+
+    def forward(network, part, *others):
+        images.append(part.image)
+        return real(network, part, *others)
+
+    monkeypatch.setattr(engine, "_forward", forward)
+    return images
+
+
+def test_accumulation_is_a_larger_batch(many_cases, monkeypatch):
+    images = seen_by_the_network(monkeypatch)
     whole = train(many_cases, config(precision="float64", steps=8), name="whole", device="cpu")
+    assert [len(image) for image in images] == [4] * 8
+    images.clear()
     parts = train(many_cases, config(precision="float64", steps=8, accumulate=4), name="parts", device="cpu")
+    assert [len(image) for image in images] == [1] * 32
     np.testing.assert_allclose(losses(parts.run), losses(whole.run), rtol=1e-9)
     assert config(accumulate=4).digest() == config().digest()
 
@@ -98,11 +117,37 @@ def test_workers_do_not_change_what_is_seen(many_cases):
     assert np.array_equal(losses(runs[0]), losses(runs[1]))
 
 
-def test_checkpointing_and_layout_do_not_change_the_weights(many_cases):
+def test_checkpointing_recomputes_and_does_not_change_the_weights(many_cases, monkeypatch):
+    calls, real = [], checkpointing.checkpoint
+    monkeypatch.setattr(checkpointing, "checkpoint", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
     plain = train(many_cases, config(steps=3, precision="float64"), name="plain", device="cpu").run
-    for name, changes in (("checkpointing", {"checkpointing": True}), ("last", {"channels_last": True})):
-        other = train(many_cases, config(steps=3, precision="float64", **changes), name=name, device="cpu").run
-        np.testing.assert_allclose(losses(other), losses(plain), rtol=1e-9)
+    assert not calls
+    other = train(many_cases, config(steps=3, precision="float64", checkpointing=True), name="again", device="cpu").run
+    assert calls
+    np.testing.assert_allclose(losses(other), losses(plain), rtol=1e-9)
+
+
+def test_the_layout_is_another_and_does_not_change_the_weights(many_cases, monkeypatch):
+    torch.manual_seed(0)
+    start = torch.nn.Sequential(
+        torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(4, 17, 3, padding=1)
+    )
+    made = []
+
+    def build(*_, **__):
+        made.append(copy.deepcopy(start))
+        return made[-1]
+
+    monkeypatch.setattr("abdoseg.steps.train.build_network", build)
+    runs = [
+        train(
+            many_cases, config(steps=3, precision="float64", channels_last=last), name=f"last-{last}", device="cpu"
+        ).run
+        for last in (False, True)
+    ]
+    laid_out = [network[2].weight.is_contiguous(memory_format=torch.channels_last_3d) for network in made]
+    assert laid_out == [False, True]
+    np.testing.assert_allclose(losses(runs[1]), losses(runs[0]), rtol=1e-9)
 
 
 def test_mixed_precision_learns_about_the_same(many_cases):
@@ -317,13 +362,7 @@ def test_memory_does_not_grow_with_the_length_of_a_run(many_cases, monkeypatch):
     monkeypatch.setattr("abdoseg.steps.train.build_network", lambda *_, **__: torch.nn.Conv3d(1, 17, 1))
     held = []
 
-    class Watching:
-        def start(self, total, title):
-            pass
-
-        def say(self, text):
-            pass
-
+    class Watching(Silent):
         def advance(self, amount=1, note=""):
             held.append(resident())
 
@@ -390,8 +429,12 @@ def test_compiled_training_learns_the_same(many_cases, monkeypatch):
     torch.manual_seed(0)
     start = copy.deepcopy(torch.nn.Sequential(*layers))
     monkeypatch.setattr("abdoseg.steps.train.build_network", lambda *_, **__: copy.deepcopy(start))
+    compiled_modules, real = [], torch.compile
+    monkeypatch.setattr(engine.torch, "compile", lambda module: (compiled_modules.append(module), real(module))[1])
     plain = train(many_cases, config(steps=3), name="uncompiled", device="cpu").run
+    assert not compiled_modules
     compiled = train(many_cases, config(steps=3, compile=True), name="compiled", device="cpu").run
+    assert len(compiled_modules) == 1
     np.testing.assert_allclose(losses(compiled), losses(plain), rtol=1e-4)
 
 
@@ -434,19 +477,6 @@ def test_a_damaged_case_ends_the_run_with_its_name(many_cases, monkeypatch):
 
 
 def test_caches_do_not_change_what_is_seen_and_keep_to_their_budget(many_cases):
-    class Heard:
-        def __init__(self):
-            self.lines = []
-
-        def start(self, total, title):
-            pass
-
-        def advance(self, amount=1, note=""):
-            pass
-
-        def say(self, text):
-            self.lines.append(text)
-
     plain = train(many_cases, config(steps=4), name="uncached", device="cpu").run
     told = Heard()
     ram = train(many_cases, config(steps=4, cache_mb=1), name="cached", device="cpu", progress=told).run

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 
 from abdoseg.annotation import Annotation
 from abdoseg.case import Case
-from abdoseg.engine.precision import Precision, autocast
+from abdoseg.engine.precision import Precision, autocast, storage_type
 from abdoseg.engine.ranks import Ranks
 from abdoseg.inference import InferenceSettings, sliding_window_logits
 from abdoseg.metrics.overlap import count_overlap, dice
@@ -58,7 +57,7 @@ def mean_dsc(
 def _case_dsc(network: nn.Module, case: Case, settings: InferenceSettings, precision: Precision) -> float:
     device = torch.device(settings.device)
     with autocast(precision, device):
-        scores = sliding_window_logits(_InFloat32(network), case.intensity(), settings)
+        scores = sliding_window_logits(_Cast(network, storage_type(precision)), case.intensity(), settings)
     prediction = scores.argmax(axis=0).astype(np.uint8)
     return _mean_over_present(prediction, case.label, case.facts.groups)
 
@@ -69,17 +68,14 @@ def _mean_over_present(prediction: NDArray[np.uint8], label: NDArray[np.uint8], 
     return float(dice(counts)[there].mean()) if there.any() else math.nan
 
 
-class _InFloat32(nn.Module):
-    """A network of another precision, for float32 windows."""
+class _Cast(nn.Module):
+    """A network with weights of one type, for float32 windows."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.dtype = network, dtype
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the logits."""
-        kind = torch.float32
-        with suppress(StopIteration):
-            kind = next(self.network.parameters()).dtype
-        logits: torch.Tensor = self.network(image.to(kind))
+        logits: torch.Tensor = self.network(image.to(self.dtype))
         return logits

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from abdoseg.errors import CaseError
 from abdoseg.kernels import ambiguity as kernel
-from abdoseg.losses.plain import Sums
+from abdoseg.losses.plain import Sums, merged_words
 
 T = TypeVar("T")
 
@@ -96,10 +96,7 @@ class _FusedSums(torch.autograd.Function):
 
 def _examples(logits: Tensor, label: Tensor, group: Tensor, known: Tensor, row: int) -> list[kernel.Voxels]:
     """Return the kernel's view of each example."""
-    hidden = ~known
-    hidden[:, :, 0] = True
-    bits = torch.ones(known.shape[2], dtype=torch.int64) << torch.arange(known.shape[2])
-    merged = (hidden * bits).sum(dim=2).numpy().view(np.uint64)
+    merged = merged_words(known).numpy().view(np.uint64)
     knows = known[:, :, 1:].any(dim=2).numpy()
     arrays = zip(logits.detach().numpy(), label.numpy(), group.numpy(), merged, knows, strict=True)
     return [kernel.Voxels(*of_one, kernel.block_length(row)) for of_one in arrays]

@@ -61,6 +61,17 @@ def _clamped(log_p: Tensor, clamp: float) -> Tensor:
     return log_p.clamp(math.log(clamp), math.log1p(-clamp)) if clamp else log_p
 
 
+def merged_words(known: Tensor) -> Tensor:
+    """Return the bits of the classes that count as background in each slot: int64 ``(B, S)`` of known ``(B, S, C)``.
+
+    Class 0 always does. What the kernels take instead of a table.
+    """
+    merged = ~known
+    merged[:, :, 0] = True
+    classes = torch.arange(known.shape[2], device=known.device)
+    return (merged * (torch.ones_like(classes) << classes)).sum(dim=2)
+
+
 def _merged_label(label: Tensor, slot: Tensor, known: Tensor) -> Tensor:
     """Return the label where its structure is known in the voxel's slot, else 0: int ``(B, V)``."""
     classes = known.shape[2]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from abdoseg.losses.plain import Sums
+from abdoseg.losses.plain import Sums, merged_words
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _OLDEST = (8, 0)  # compute capability: bfloat16, and tensor cores for float32
@@ -52,16 +52,8 @@ def sum_voxels(logits: Tensor, label: Tensor, group: Tensor, known: Tensor) -> S
     # The gradient lies as the logits do, for which they may have no gaps.
     if torch.empty_like(logits, device="meta").stride() != logits.stride():
         logits = logits.contiguous()
-    return Sums(*_TritonSums.apply(logits, label.contiguous(), group.contiguous(), _merged_words(known)))  # type: ignore[no-untyped-call]
-
-
-def _merged_words(known: Tensor) -> Tensor:
-    """Return the bits of the classes that count as background in each slot: ``(B, S)``."""
-    merged = ~known
-    merged[:, :, 0] = True
-    classes = known.shape[2]
-    bits = torch.ones(classes, dtype=torch.int64, device=known.device) << torch.arange(classes, device=known.device)
-    return (merged * bits).sum(dim=2).to(torch.int32 if classes < 32 else torch.int64)
+    merged = merged_words(known).to(torch.int32 if known.shape[2] < 32 else torch.int64)
+    return Sums(*_TritonSums.apply(logits, label.contiguous(), group.contiguous(), merged))  # type: ignore[no-untyped-call]
 
 
 class _TritonSums(torch.autograd.Function):

@@ -1,15 +1,16 @@
 """What can be drawn: which cases have a voxel of which structure that the annotation vouches for."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from abdoseg.annotation import Annotation
-from abdoseg.case import Foreground, Runs
+from abdoseg.case import Foreground
 from abdoseg.errors import ConfigError
+from abdoseg.views import Occupied, held_slices
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +128,7 @@ def kind_of(annotation: Annotation) -> str:
     return "partial" if annotation.rows[0].any() else "unlabelled"
 
 
-def held_structures(
-    annotation: Annotation, voxels: NDArray[np.int64], occupied: Mapping[int, tuple[Runs, Runs, Runs]]
-) -> NDArray[np.bool_]:
+def held_structures(annotation: Annotation, voxels: NDArray[np.int64], occupied: Occupied) -> NDArray[np.bool_]:
     """Return of which structures the annotation knows a voxel, without a look at the voxels: bool ``(N,)``.
 
     Parameters
@@ -148,8 +147,7 @@ def held_structures(
     held = np.zeros(annotation.n_structures, dtype=bool)
     for axis, groups in annotation.slices.items():
         known = annotation.rows[groups]
-        for structure, runs in occupied.items():
-            held[structure - 1] |= any(known[first:stop, structure - 1].any() for first, stop in runs[axis])
+        held |= (known & held_slices(occupied, axis, known.shape)).any(axis=0)
     return held
 
 

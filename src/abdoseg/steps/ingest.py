@@ -152,7 +152,7 @@ def ingest(
         tried = {job.files.case for job in jobs} | set(report.present) | set(report.quarantined)
         found = None if only is not None else {files.case for files in finding.cases}
         _write_record(workspace, report, card, folder, tried, found)
-        if report.taken:
+        if report.taken or report.present:  # present: an ingest that was killed may have left no index
             workspace.briefs([card.id])  # brings the source's index up to date
     return report
 

@@ -34,7 +34,7 @@ def plan_training(workspace: Workspace, run: Run, processes: int = 1) -> dict[st
     sampler = open_sampler(workspace, run)
     draws = "structure" in SAMPLERS[config.sampler].levels
     share = sampler.probabilities().structure
-    names = ("background", *run.anatomy.names)
+    names = run.class_names
     return {
         "memory_bytes": {
             "weights": memory.weights,

@@ -34,7 +34,7 @@ def sample(workspace: Workspace, run: Run, n: int = 20_000) -> dict[str, Any]:
     sampler = open_sampler(workspace, run)
     table, exact = sampler.candidates, sampler.probabilities()
     draws = [sampler.draw(t) for t in range(n)]
-    names = ("background", *run.anatomy.names)
+    names = run.class_names
     structure: dict[str, dict[str, float]] = {
         name: {"present": int(table.has[:, i].sum())} for i, name in enumerate(names)
     }
