@@ -74,13 +74,14 @@ def train_with_two(workspace, name: str, **changes) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "tolerance", "steps"), [("float64", 1e-9, 20), ("float32", 1e-4, 4)])
-def test_two_processes_learn_what_one_does(many_cases, precision, tolerance, steps):
-    changes = {"precision": precision, "seed": 3, "steps": steps, "learning_rate": 1e-3}
+@pytest.mark.parametrize(("precision", "tolerance", "side"), [("float64", 1e-9, 16), ("float32", 1e-5, 32)])
+def test_two_processes_learn_what_one_does(many_cases, precision, tolerance, side):
+    """At 16^3 the deepest level normalises one voxel, which turns float32's rounding into differences of 1e-3."""
+    changes = {"precision": precision, "seed": 3, "steps": 20, "patch": (side,) * 3}
     one = train(many_cases, config(**changes), name=f"one-{precision}", device="cpu")
     train_with_two(many_cases, f"two-{precision}", **changes)
     two = load_run(many_cases, f"two-{precision}")
-    assert len(losses(two)) == steps
+    assert len(losses(two)) == 20
     np.testing.assert_allclose(losses(two), losses(one.run), rtol=tolerance)
 
 

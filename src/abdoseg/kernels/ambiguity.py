@@ -5,9 +5,9 @@ voxel follows from that voxel's logits and the loss's derivative by those sums (
 taken in blocks that stay in the cache; within a block every loop runs along the voxels of one class
 (:mod:`abdoseg.kernels.rows`). Nothing but the gradient is as large as the logits.
 
-Slices make long runs of one slot in memory, or slots that repeat row by row. So blocks end where a long run ends, and
-need no table of slots; and where a block has the slots of the one before, what was looked up for that one still holds,
-and its sums go on. This leaves looking up and adding by slot, voxel by voxel, to groups that lie anyhow.
+Slices make long runs of one slot in memory, or slots that repeat row by row. So what depends on the slot is done run by
+run, where a block has few of them; and where a block has the slots of the one before, what was looked up for that one
+still holds, and its sums go on. This leaves looking up and adding by slot, voxel by voxel, to groups that lie anyhow.
 
 A *slot* is a group plus one; slot 0 are the voxels outside the image. ``merged[slot]`` has bit ``c`` set where class
 ``c`` counts as background: class 0 always, structures that the slot does not know.
@@ -29,15 +29,17 @@ from abdoseg.kernels.ambiguity_block import (
     INVERSE,
     LOG_Q,
     LOG_TOTAL,
+    MAX_RUNS,
+    OF_CLASS,
     OWN,
     SHARE,
     SHIFT,
     WEIGHT,
     background_exactly,
-    cut,
     halve,
     load,
     prepare,
+    runs_of,
     scratch,
 )
 from abdoseg.kernels.vectorised import exp
@@ -124,6 +126,7 @@ def sum_voxels(example: Voxels, start: int, stop: int) -> VoxelSums:
     tables = np.zeros((3, *shape))
     focal, entropy, unlawful = _sum(*example, start, stop, tables)
     probability, true_positive, count = tables
+    probability[~example.knows] = 0.0
     return VoxelSums(focal, entropy, probability, true_positive, count, unlawful)
 
 
@@ -144,11 +147,12 @@ def _focal_of(log_q, q, out):  # type: ignore[no-untyped-def]
 
 
 @_kernel
-def _add_probabilities(e, inverse, slot, knows, sums):  # type: ignore[no-untyped-def]
-    """Add the probabilities of a block in one slot to ``sums (C, S)``."""
-    if knows[slot[0]]:
+def _add_by_run(e, inverse, slot, bounds, strands, sums):  # type: ignore[no-untyped-def]
+    """Add the probabilities of a block's runs of one slot to ``sums (C, S)``."""
+    for r in range(bounds.size - 1):
+        a, b = bounds[r], bounds[r + 1]
         for c in range(e.shape[0]):
-            sums[c, slot[0]] += rows.dot(e[c, : slot.size], inverse)
+            sums[c, slot[a]] += rows.dot(e[c, a:b], inverse[a:b], strands)
 
 
 @_kernel
@@ -184,16 +188,20 @@ def _common_of(own, inverse, common):  # type: ignore[no-untyped-def]
 
 @_kernel
 def _add_entropy(common, weight, shift, inverse):  # type: ignore[no-untyped-def]
-    """Add what all classes share of d entropy / d x = -p (x - mean of x), as distances from the highest logit."""
+    """Add what all classes share of d entropy / d x = -p (x - mean of x), as distances from the highest logit.
+
+    Both come out divided by the total: to be multiplied by exponentials, not by probabilities.
+    """
     for i in range(common.size):
-        common[i] += weight[i] * shift[i] * inverse[i]
+        weight[i] *= inverse[i]
+        common[i] = common[i] * inverse[i] + weight[i] * (shift[i] * inverse[i])
 
 
 @_kernel
-def _class_gradient(x, e, highest, weight, common, inverse, g, out):  # type: ignore[no-untyped-def]
-    """Write the gradient of one class, but for what only the merged label's classes get."""
+def _class_gradient(x, e, highest, weight, of_class, out):  # type: ignore[no-untyped-def]
+    """Write the gradient of one class, but for what only the merged label's class gets."""
     for i in range(x.size):
-        out[i] = e[i] * inverse[i] * (common[i] + g - weight[i] * (x[i] - highest[i]))
+        out[i] = e[i] * (of_class[i] - weight[i] * (x[i] - highest[i]))
 
 
 @_kernel
@@ -206,27 +214,28 @@ def _sum(logits, label, group, merged, knows, block, start, stop, tables):  # ty
     slots, targets, words = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int32), np.empty(BLOCK, np.uint64)
     e, work, half = scratch(classes)
     by_place, before, n_before = np.zeros((classes, BLOCK), np.float32), np.empty(BLOCK, np.int32), 0
-    repeats = 0
+    repeats, strands = 0, np.empty(16, np.float32)
+    every_bound = np.empty(MAX_RUNS + 1, np.int64)
     v0 = start
     while v0 < stop:
-        n = cut(group[v0 : min(v0 + block, stop)])
+        n = min(block, stop - v0)
         slot, target, word = slots[:n], targets[:n], words[:n]
         unlawful += load(label[v0 : v0 + n], group[v0 : v0 + n], merged, knows, classes, slot, target, word)
-        uniform = rows.all_equal(slot)
-        prepare(logits, v0, n, e, target, word, uniform, half, work)
+        bounds = runs_of(slot, every_bound)
+        prepare(logits, v0, n, e, target, word, bounds, half, work)
         shift, weight, q, of_voxel = work[SHIFT, :n], work[WEIGHT, :n], work[OWN, :n], work[SHARE, :n]
         for i in range(n):
             weight[i] = _ONE if slot[i] > 0 else _ZERO
         shift *= work[INVERSE, :n]
-        entropy += rows.dot(work[LOG_TOTAL, :n], weight) - rows.dot(shift, weight)
+        entropy += rows.dot(work[LOG_TOTAL, :n], weight, strands) - rows.dot(shift, weight, strands)
         _focal_of(work[LOG_Q, :n], q, of_voxel)
         for i in range(n):
             true_positive[slot[i], target[i]] += q[i]
             count[slot[i], target[i]] += 1.0
             weight[i] = _ONE if knows[slot[i]] else _ZERO
-        focal += rows.dot(of_voxel, weight)
-        if uniform:
-            _add_probabilities(e, work[INVERSE, :n], slot, knows, by_class)
+        focal += rows.dot(of_voxel, weight, strands)
+        if bounds.size > 2:
+            _add_by_run(e, work[INVERSE, :n], slot, bounds, strands, by_class)
         else:
             if repeats == _REPEATS or not rows.equal(slot, before[:n_before]):
                 _add_by_place(by_place, before, n_before, by_class)
@@ -255,55 +264,72 @@ def _gradient(  # type: ignore[no-untyped-def]
     slots, targets, words = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int32), np.empty(BLOCK, np.uint64)
     e, work, half = scratch(classes)
     by_place, before, n_before = np.empty((classes, BLOCK), np.float32), np.empty(BLOCK, np.int32), 0
+    every_bound = np.empty(MAX_RUNS + 1, np.int64)
     v0 = start
     while v0 < stop:
-        n = cut(group[v0 : min(v0 + block, stop)])
+        n = min(block, stop - v0)
         v1 = v0 + n
         slot, target, word = slots[:n], targets[:n], words[:n]
         load(label[v0:v1], group[v0:v1], merged, knows, classes, slot, target, word)
-        uniform = rows.all_equal(slot)
-        prepare(logits, v0, n, e, target, word, uniform, half, work)
-        if not uniform and not rows.equal(slot, before[:n_before]):
+        bounds = runs_of(slot, every_bound)
+        prepare(logits, v0, n, e, target, word, bounds, half, work)
+        if bounds.size == 1 and not rows.equal(slot, before[:n_before]):
             before[:n], n_before = slot, n
             for c in range(classes):
                 rows.look_up(by_class[c], slot, by_place[c, :n])
         weight, dice, own, inverse = work[WEIGHT, :n], work[DICE, :n], work[OWN, :n], work[INVERSE, :n]
+        common, share, of_class = work[COMMON, :n], work[SHARE, :n], work[OF_CLASS, :n]
         for i in range(n):
             weight[i] = by_scalars[0] if knows[slot[i]] else _ZERO
             dice[i] = by_true_positive[slot[i], target[i]]
         _own_of(work[LOG_Q, :n], weight, dice, own)
-        _share_of(own, work[BACKGROUND, :n], target, work[SHARE, :n])
-        _common_to_classes(e, by_class, by_place, slot, uniform, work[COMMON, :n])
-        _common_of(own, inverse, work[COMMON, :n])
+        _share_of(own, work[BACKGROUND, :n], target, share)
+        _common_to_classes(e, by_class, by_place, slot, bounds, common)
+        _common_of(own, inverse, common)
         for i in range(n):
             weight[i] = by_scalars[1] if slot[i] > 0 else _ZERO
-        _add_entropy(work[COMMON, :n], weight, work[SHIFT, :n], inverse)
+        _add_entropy(common, weight, work[SHIFT, :n], inverse)
         for c in range(classes):
-            x, ec, out = logits[c, v0:v1], e[c, :n], gradient[c, v0:v1]
-            if uniform:
-                g = by_class[c, slot[0]]
-                _class_gradient(x, ec, work[HIGHEST, :n], weight, work[COMMON, :n], inverse, g, out)
-                if word[0] & (np.uint64(1) << np.uint64(c)):
-                    rows.add_product(out, ec, work[SHARE, :n])
-            else:
-                _class_gradient(x, ec, work[HIGHEST, :n], weight, work[COMMON, :n], inverse, _ZERO, out)
-                rows.add_product3(out, ec, inverse, by_place[c, :n])
-                halve(word, max(c, 1), half[:n])
-                rows.add_product_where(out, ec, work[SHARE, :n], half[:n], np.uint32(1) << np.uint32(c & 31))
+            _plus_own(common, inverse, by_class[c], by_place[c, :n], slot, bounds, of_class)
+            _add_share(share, word, c, bounds, half[:n], of_class)
+            _class_gradient(logits[c, v0:v1], e[c, :n], work[HIGHEST, :n], weight, of_class, gradient[c, v0:v1])
         _add_own(logits, v0, own, work[BACKGROUND, :n], target, word, gradient)
         v0 = v1
 
 
 @_kernel
-def _common_to_classes(e, by_class, by_place, slot, uniform, common):  # type: ignore[no-untyped-def]
+def _common_to_classes(e, by_class, by_place, slot, bounds, common):  # type: ignore[no-untyped-def]
     """Fill the sum over classes of exponential times the loss's derivative by that class's probability."""
     n = slot.size
     common[:] = _ZERO
     for c in range(e.shape[0]):
-        if uniform:
-            rows.add_scaled(common, e[c, :n], by_class[c, slot[0]])
-        else:
+        for r in range(bounds.size - 1):
+            a, b = bounds[r], bounds[r + 1]
+            rows.add_scaled(common[a:b], e[c, a:b], by_class[c, slot[a]])
+        if bounds.size == 1:
             rows.add_product(common, e[c, :n], by_place[c, :n])
+
+
+@_kernel
+def _plus_own(common, inverse, by_slot, by_place, slot, bounds, out):  # type: ignore[no-untyped-def]
+    """Fill what all classes share plus the loss's derivative by this class's probability, divided by the total."""
+    for r in range(bounds.size - 1):
+        a, b = bounds[r], bounds[r + 1]
+        rows.plus_scaled(common[a:b], inverse[a:b], by_slot[slot[a]], out[a:b])
+    if bounds.size == 1:
+        rows.plus_product(common, inverse, by_place, out)
+
+
+@_kernel
+def _add_share(share, word, c, bounds, half, of_class):  # type: ignore[no-untyped-def]
+    """Add what class ``c`` gets as part of the background; ``half`` is scratch for half of every word."""
+    for r in range(bounds.size - 1):
+        a, b = bounds[r], bounds[r + 1]
+        if word[a] & (np.uint64(1) << np.uint64(c)):
+            rows.add(of_class[a:b], share[a:b])
+    if bounds.size == 1:
+        halve(word, max(c, 1), half)
+        rows.add_where(of_class, share, half, np.uint32(1) << np.uint32(c & 31))
 
 
 @_kernel

@@ -14,12 +14,14 @@ from abdoseg.types import UNKNOWN_LABEL
 BLOCK = 512
 """Most voxels of a block."""
 
-_LONG_RUN = 64
+MAX_RUNS = 8
+"""Most runs of one slot in a block that are taken run by run; in shorter ones this is no faster."""
+
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
 # Rows of a block's scratch memory.
-HIGHEST, TOTAL, SHIFT, BACKGROUND, LOG_TOTAL, INVERSE, LOG_Q, OWN, SHARE, WEIGHT, COMMON, DICE = range(12)
-_ROWS = 12
+HIGHEST, TOTAL, SHIFT, BACKGROUND, LOG_TOTAL, INVERSE, LOG_Q, OWN, SHARE, WEIGHT, COMMON, DICE, OF_CLASS = range(13)
+_ROWS = 13
 
 _kernel = njit(cache=True, nogil=True, error_model="numpy")
 
@@ -59,16 +61,17 @@ def _softmax(logits, v0, n, e, highest, total, shift):  # type: ignore[no-untype
 
 
 @_kernel
-def _background(e, word, uniform, half, background):  # type: ignore[no-untyped-def]
+def _background(e, word, bounds, half, background):  # type: ignore[no-untyped-def]
     """Fill the sum of the exponentials that count as background; ``half`` is scratch for half of every word."""
     n = background.size
     background[:] = e[0, :n]
     for c in range(1, e.shape[0]):
-        if not uniform:
+        for r in range(bounds.size - 1):
+            if word[bounds[r]] & (np.uint64(1) << np.uint64(c)):
+                rows.add(background[bounds[r] : bounds[r + 1]], e[c, bounds[r] : bounds[r + 1]])
+        if bounds.size == 1:
             halve(word, c, half)
             rows.add_where(background, e[c, :n], half, np.uint32(1) << np.uint32(c & 31))
-        elif word[0] & (np.uint64(1) << np.uint64(c)):
-            rows.add(background, e[c, :n])
 
 
 @_kernel
@@ -117,22 +120,30 @@ def _log_target(logits, v0, word, target, highest, background, log_total, log_q)
 
 
 @_kernel
-def prepare(logits, v0, n, e, target, word, uniform, half, work):  # type: ignore[no-untyped-def]
+def prepare(logits, v0, n, e, target, word, bounds, half, work):  # type: ignore[no-untyped-def]
     """Fill ``e`` and the rows of ``work`` that both passes need."""
     _softmax(logits, v0, n, e, work[HIGHEST, :n], work[TOTAL, :n], work[SHIFT, :n])
-    _background(e, word, uniform, half[:n], work[BACKGROUND, :n])
+    _background(e, word, bounds, half[:n], work[BACKGROUND, :n])
     rows.log_of(work[TOTAL, :n], work[LOG_TOTAL, :n])
     rows.inverse_of(work[TOTAL, :n], work[INVERSE, :n])
     _log_target(logits, v0, word, target, work[HIGHEST, :n], work[BACKGROUND, :n], work[LOG_TOTAL, :n], work[LOG_Q, :n])
 
 
 @_kernel
-def cut(group):  # type: ignore[no-untyped-def]
-    """Return how many voxels to take of a block: a long run of one group that it begins with, else all."""
-    run = 1
-    while run < group.size and group[run] == group[0]:
-        run += 1
-    return run if run >= _LONG_RUN else group.size
+def runs_of(slot, bounds):  # type: ignore[no-untyped-def]
+    """Fill where the runs of one slot begin and where the last one ends; return the part of ``bounds`` that is filled.
+
+    Where there are more runs than fit, only the first entry is returned: the block has to be taken voxel by voxel.
+    """
+    runs, bounds[0] = 1, 0
+    for i in range(1, slot.size):
+        if slot[i] != slot[i - 1]:
+            if runs == bounds.size - 1:
+                return bounds[:1]
+            bounds[runs] = i
+            runs += 1
+    bounds[runs] = slot.size
+    return bounds[: runs + 1]
 
 
 @_kernel

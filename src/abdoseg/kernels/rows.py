@@ -18,15 +18,6 @@ _kernel = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @_kernel
-def all_equal(values):  # type: ignore[no-untyped-def]
-    """Return whether all values are one."""
-    different = 0
-    for i in range(values.size):
-        different += values[i] != values[0]
-    return different == 0
-
-
-@_kernel
 def equal(a, b):  # type: ignore[no-untyped-def]
     """Return whether both have the same values."""
     if a.size != b.size:
@@ -81,6 +72,20 @@ def add_scaled(out, x, factor):  # type: ignore[no-untyped-def]
 
 
 @_kernel
+def plus_scaled(a, x, factor, out):  # type: ignore[no-untyped-def]
+    """``out = a + factor x``."""
+    for i in range(out.size):
+        out[i] = a[i] + x[i] * factor
+
+
+@_kernel
+def plus_product(a, b, c, out):  # type: ignore[no-untyped-def]
+    """``out = a + b c``."""
+    for i in range(out.size):
+        out[i] = a[i] + b[i] * c[i]
+
+
+@_kernel
 def look_up(table, index, out):  # type: ignore[no-untyped-def]
     """``out = table[index]``."""
     for i in range(out.size):
@@ -102,13 +107,14 @@ def inverse_of(x, out):  # type: ignore[no-untyped-def]
 
 
 @_kernel
-def dot(a, b):  # type: ignore[no-untyped-def]
+def dot(a, b, strands):  # type: ignore[no-untyped-def]
     """Return the sum of products, in 16 strands: vector instructions without leave to reorder the additions.
 
     With such leave the compiler's order, and the last bit, would depend on where it inlines this: a resumed training
-    must come to the same weights though its code was compiled by another process.
+    must come to the same weights though its code was compiled by another process. ``strands (16,)`` is scratch: to
+    allocate it here would take longer than the sum.
     """
-    strands = np.zeros(16, np.float32)
+    strands[:] = _ZERO
     whole = a.size // 16 * 16
     for i in range(0, whole, 16):
         for lane in range(16):
@@ -133,17 +139,3 @@ def add_product(out, a, b):  # type: ignore[no-untyped-def]
     """``out += a b``."""
     for i in range(out.size):
         out[i] += a[i] * b[i]
-
-
-@_kernel
-def add_product_where(out, a, b, word, bit):  # type: ignore[no-untyped-def]
-    """``out += a b`` where ``word`` has the bit."""
-    for i in range(out.size):
-        out[i] += a[i] * b[i] if word[i] & bit else _ZERO
-
-
-@_kernel
-def add_product3(out, a, b, c):  # type: ignore[no-untyped-def]
-    """``out += a b c``."""
-    for i in range(out.size):
-        out[i] += a[i] * b[i] * c[i]
