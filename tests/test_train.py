@@ -260,10 +260,12 @@ def test_methods_differ_where_nothing_is_annotated():
         label,
         torch.zeros(1, 4, 4, 4, dtype=torch.long),
         torch.tensor([[[True, False, False]]]),
+        source=torch.tensor([0]),
+        number=torch.tensor([0]),
     )
     weights_ = LossSettings(0.0, 0.0)
-    ours = METHODS["self_disambiguation"].loss()(logits, batch, weights_)
-    naive = METHODS["background"].loss()(logits, batch, weights_)
+    ours = METHODS["self_disambiguation"].load().loss(logits, batch, weights_)
+    naive = METHODS["background"].load().loss(logits, batch, weights_)
     (gradient,) = torch.autograd.grad(ours.total, logits, retain_graph=True)
     (naive_gradient,) = torch.autograd.grad(naive.total, logits)
     # ours: raising an unannotated class in a background voxel costs nothing against background; naive: it does

@@ -7,14 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from abdoseg.augmentation.intensity import IntensitySettings
 from abdoseg.errors import ConfigError, unknown_name
-from abdoseg.methods import METHODS
+from abdoseg.methods import METHODS, OWN_SETTINGS
 from abdoseg.networks import NETWORKS
 from abdoseg.sampling import SAMPLERS
 from abdoseg.views import FULL_VIEW
 
 CHANGEABLE = {
     *("preset", "validate_every", "validate_cases", "accumulate", "checkpointing", "compile", "workers", "cache_mb"),
-    *("device_cache_mb", "loader_timeout_seconds", "log_every", "checkpoint_seconds"),
+    *("device_cache_mb", "loader_timeout_seconds", "log_every", "checkpoint_seconds", "passes_per_structure"),
 }
 """Settings that an unfinished run may go on with in another way: the same weights follow, but for rounding."""
 
@@ -58,6 +58,20 @@ class TrainConfig(BaseModel):
     unannotated_when: Literal["no_group", "no_label"] = Field(
         default="no_group", description="no_label: lambda of unannotated patches where no voxel is labelled (authors)"
     )
+    tasks_per_step: int = Field(default=0, ge=0, description="dodnet, clip_driven: structures a patch and step; 0: all")
+    dice_smooth: Literal["both", "denominator"] = Field(
+        default="both", description="sigmoid, dodnet, clip_driven: denominator: an absent structure costs 1 (DoDNet)"
+    )
+    passes_per_structure: bool = Field(
+        default=False, description="dodnet, clip_driven: predict with a pass for each structure, as published"
+    )
+    text_embeddings: str = Field(
+        default="learned", description="clip_driven: learned, clip, a file with a row a structure, or a folder of CLIP"
+    )
+    confidence: float = Field(
+        default=0.9, ge=0, le=1, description="pseudo_label: least probability of a label that is taken over"
+    )
+    decoder_per_source: bool = Field(default=False, description="multi_head: a whole decoder for each source")
     padding: Literal["outside", "background"] = Field(
         default="outside", description="background: voxels outside the scan count as background (authors)"
     )
@@ -78,7 +92,9 @@ class TrainConfig(BaseModel):
         default="float32", description="bf16 and fp16: mixed precision (AMP)"
     )
     channels_last: bool = Field(default=False, description="memory layout of weights and images")
-    start_from: str | None = Field(default=None, description="run whose weights to start from (fine-tuning)")
+    start_from: str | None = Field(
+        default=None, description="run whose weights to start from; with pseudo_label, the run that labels"
+    )
     final_weights: Literal["last", "best"] = Field(
         default="last", description="which become the model: those of the last step, or of the best validation"
     )
@@ -129,9 +145,17 @@ class TrainConfig(BaseModel):
         return dict(sorted(weights.items()))
 
     @model_validator(mode="after")
-    def _batch_is_shared_evenly(self) -> "TrainConfig":
+    def _settings_fit_together(self) -> "TrainConfig":
         if self.batch % self.accumulate:
             msg = f"batch {self.batch}: cannot be shared evenly by accumulate = {self.accumulate} passes"
+            raise ValueError(msg)
+        stray = {name for name in OWN_SETTINGS & self.model_fields_set if getattr(self, name) != _default(name)}
+        stray -= set(METHODS[self.method].settings)
+        if stray:
+            msg = f"{', '.join(sorted(stray))}: means nothing to method {self.method}; leave it out"
+            raise ValueError(msg)
+        if METHODS[self.method].needs_teacher and self.start_from is None:
+            msg = f"method {self.method}: needs a finished run that labels the training cases; name it by --from"
             raise ValueError(msg)
         if self.final_weights == "best" and not self.validate_every:
             raise ValueError("final_weights best: needs validation; set validate_every")
@@ -229,6 +253,10 @@ def parse_config(facts: dict[str, Any], where: str) -> TrainConfig:
             for fault in error.errors()
         )
         raise ConfigError(f"{where}: {'; '.join(faults)}") from error
+
+
+def _default(name: str) -> object:
+    return TrainConfig.model_fields[name].default
 
 
 def _known(kind: str, name: str, known: list[str]) -> str:

@@ -22,6 +22,8 @@ from abdoseg.case import CaseFacts
 from abdoseg.config import TrainConfig, parse_config
 from abdoseg.errors import ConfigError, RunError, WorkspaceError, unknown_name
 from abdoseg.files import write_text
+from abdoseg.methods import METHODS
+from abdoseg.methods.task import Task
 from abdoseg.splits import SplitItem, split_cases
 from abdoseg.store import CaseBrief, Settings, Workspace, load_twins
 from abdoseg.types import NAME_PATTERN, SplitName
@@ -48,6 +50,9 @@ class RunData(BaseModel):
     cases: tuple[FrozenCase, ...]
     view: View | None = Field(default=None, description="recipe of the sparse view of the training cases")
     settings: Settings = Field(description="structures, spacing and windows of the workspace")
+    annotates: dict[str, tuple[str, ...]] = Field(
+        default={}, description="structures that each training source annotates; only for methods with a head a source"
+    )
 
     def keys(self, side: str) -> list[str]:
         """Return the case keys of ``train``, ``val``, ``test`` or ``all``."""
@@ -99,6 +104,17 @@ class Run:
         """Names of all classes in channel order: background, then the structures."""
         return ("background", *self.anatomy.names)
 
+    def task(self) -> Task:
+        """Return what the run's model is to learn."""
+        anatomy, config = self.anatomy, self.config
+        return Task(
+            structures=anatomy.names,
+            sources=tuple((source, anatomy.ids_of(names)) for source, names in self.data.annotates.items()),
+            decoder_per_source=config.decoder_per_source,
+            text_embeddings=config.text_embeddings,
+            passes_per_structure=config.passes_per_structure,
+        )
+
     @cached_property
     def created(self) -> float:
         """Time the run was made, seconds since the epoch."""
@@ -141,7 +157,25 @@ def freeze(workspace: Workspace, config: TrainConfig) -> RunData:
     cases = tuple(FrozenCase(key=f.key, side=sides[f.key], digest=f.digest) for f in facts)
     if not any(case.side == "train" for case in cases):
         raise ConfigError(f"{workspace.path}: all {len(cases)} cases are validation or test; ingest training cases")
-    return RunData(cases=cases, view=workspace.view(config.view), settings=workspace.settings)
+    annotates = {}
+    if METHODS[config.method].per_source:
+        annotates = _annotated_by_source(workspace, [f for f in facts if sides[f.key] == "train"], config)
+    view = workspace.view(config.view)
+    return RunData(cases=cases, view=view, settings=workspace.settings, annotates=annotates)
+
+
+def _annotated_by_source(
+    workspace: Workspace, briefs: Sequence[CaseBrief], config: TrainConfig
+) -> dict[str, tuple[str, ...]]:
+    """Return the structures that some training case of each source annotates."""
+    names = workspace.anatomy.names
+    found: dict[str, set[int]] = {}
+    for brief in briefs:
+        ids = set(brief.groups.structure_ids)
+        if config.annotated_from == "labels":
+            ids &= {i for i, voxels in enumerate(brief.voxels, start=1) if voxels}
+        found.setdefault(brief.source, set()).update(ids)
+    return {source: tuple(names[i - 1] for i in sorted(ids)) for source, ids in sorted(found.items())}
 
 
 def read_frozen(workspace: Workspace, run: Run, frozen: FrozenCase) -> CaseFacts:

@@ -6,8 +6,9 @@ import torch
 
 from abdoseg.checkpoints import load_weights
 from abdoseg.errors import RunError
+from abdoseg.methods.assemble import build_model, method_for
+from abdoseg.methods.parts import Predictor
 from abdoseg.model import SegmentationModel
-from abdoseg.networks import build_network
 from abdoseg.runs import Run
 
 
@@ -21,8 +22,9 @@ def load_model(run: Run, device: torch.device) -> tuple[SegmentationModel, int]:
     RunError
         If there are none, or they are damaged or of another network.
     """
-    network = build_network(run.config.network, 1 + len(run.anatomy))
-    facts = load_weights(checkpoint_of(run), network)
+    trained = build_model(run.config.network, run.config.method, run.task())
+    facts = load_weights(checkpoint_of(run), trained)
+    network = Predictor(trained, method_for(run.config.network, run.config.method).scores)
     steps = int(facts.get("step", run.config.steps))
     settings = run.data.settings
     model = SegmentationModel(

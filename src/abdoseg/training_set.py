@@ -9,6 +9,7 @@ from abdoseg.augmentation.affine import AffineSettings
 from abdoseg.augmentation.flip import FlipSettings, partners_of
 from abdoseg.case import CaseFacts
 from abdoseg.errors import RunError, unknown_name
+from abdoseg.methods import METHODS
 from abdoseg.patches import PatchSettings, PatchStream
 from abdoseg.runs import Run, read_frozen
 from abdoseg.sampling import (
@@ -19,11 +20,29 @@ from abdoseg.sampling import (
     held_structures,
     kind_of,
 )
-from abdoseg.store import CaseBrief, Workspace, occupied_slices, shown_annotation
+from abdoseg.store import CaseBrief, DerivedCases, Workspace, occupied_slices, shown_annotation
 
 
 def training_cases(workspace: Workspace, run: Run) -> list[tuple[CaseFacts, Annotation]]:
-    """Return facts and annotation, as the run shows it, of its training cases.
+    """Return facts and annotation, as the run shows it, of the training cases that its method can learn from.
+
+    Raises
+    ------
+    RunError
+        If there is none, or a case the run froze is gone or was taken again with other voxels.
+    """
+    shown = shown_training_cases(workspace, run)
+    taken = [(facts, annotation) for facts, annotation in shown if _can_learn_from(run, annotation)]
+    if not taken:
+        method = run.config.method
+        raise RunError(
+            f"run {run.name}: none of its {len(shown)} training cases annotates a structure; {method} needs one"
+        )
+    return taken
+
+
+def shown_training_cases(workspace: Workspace, run: Run) -> list[tuple[CaseFacts, Annotation]]:
+    """Return facts and annotation, as the run shows it, of all its training cases.
 
     Raises
     ------
@@ -33,6 +52,15 @@ def training_cases(workspace: Workspace, run: Run) -> list[tuple[CaseFacts, Anno
     names = run.anatomy.names
     found = [read_frozen(workspace, run, frozen) for frozen in run.data.cases if frozen.side == "train"]
     return [(f, _shown(workspace, run, f, [f.voxels.get(name, 0) for name in names])) for f in found]
+
+
+def derived_cases(run: Run) -> DerivedCases:
+    """Return where a run keeps the cases that another run labelled for it."""
+    return DerivedCases(run.folder / "cases")
+
+
+def _can_learn_from(run: Run, annotation: Annotation) -> bool:
+    return annotation.has_annotation or not METHODS[run.config.method].skips_unannotated
 
 
 def _shown(workspace: Workspace, run: Run, case: CaseFacts | CaseBrief, voxels: Sequence[int]) -> Annotation:
@@ -52,7 +80,8 @@ def open_stream(workspace: Workspace, run: Run) -> PatchStream:
         If a case the run froze is gone or was taken again with other voxels.
     """
     config = run.config
-    cases = training_cases(workspace, run)
+    labelled = METHODS[config.method].needs_teacher
+    cases = _derived_training_cases(run) if labelled else training_cases(workspace, run)
     settings = PatchSettings(
         shape=config.patch,
         affine=AffineSettings(rotation_degrees=config.rotation_degrees, scale=config.scale),
@@ -64,7 +93,14 @@ def open_stream(workspace: Workspace, run: Run) -> PatchStream:
         intensity=config.intensity,
     )
     cache_bytes = config.cache_mb * 2**20
-    return PatchStream(cases, workspace, settings, cache_bytes=cache_bytes, candidates=_candidates(workspace, run))
+    reader = derived_cases(run) if labelled else workspace
+    return PatchStream(cases, reader, settings, cache_bytes=cache_bytes, candidates=_candidates(workspace, run))
+
+
+def _derived_training_cases(run: Run) -> list[tuple[CaseFacts, Annotation]]:
+    """Return the training cases as another run labelled them."""
+    facts = [derived_cases(run).read_facts(key) for key in run.data.keys("train")]
+    return [(f, f.groups) for f in facts]
 
 
 def sampling_weights(run: Run) -> Weights:
@@ -96,7 +132,15 @@ def open_sampler(workspace: Workspace, run: Run) -> Sampler:
 
 
 def _candidates(workspace: Workspace, run: Run) -> Candidates:
-    """Return what a run's training cases can be drawn for, from the sources' indexes."""
+    """Return what a run's training cases can be drawn for, from the sources' indexes.
+
+    Of a run whose cases another run labels, those labels count as soon as they are all there.
+    """
+    derived = derived_cases(run)
+    if METHODS[run.config.method].needs_teacher and all(map(derived.is_there, run.data.keys("train"))):
+        names = run.anatomy.names
+        facts = [derived.read_facts(key) for key in run.data.keys("train")]
+        return Candidates.of([_entry(workspace, CaseBrief.of(f, names, ""), f.groups) for f in facts])
     sources = sorted({case.key.partition("/")[0] for case in run.data.cases})
     briefs = {brief.key: brief for brief in workspace.briefs(sources)}
     entries = []
@@ -107,12 +151,13 @@ def _candidates(workspace: Workspace, run: Run) -> Candidates:
         if brief is None or brief.digest != frozen.digest:
             msg = f"run {run.name}: its case {frozen.key} is gone or has other voxels now; start a new run with --name"
             raise RunError(msg)
-        entries.append(_entry(workspace, run, brief))
+        annotation = _shown(workspace, run, brief, brief.voxels)
+        if _can_learn_from(run, annotation):
+            entries.append(_entry(workspace, brief, annotation))
     return Candidates.of(entries)
 
 
-def _entry(workspace: Workspace, run: Run, brief: CaseBrief) -> CaseEntry:
-    annotation = _shown(workspace, run, brief, brief.voxels)
+def _entry(workspace: Workspace, brief: CaseBrief, annotation: Annotation) -> CaseEntry:
     occupied = occupied_slices(workspace, brief) if annotation.slices else {}
     held = held_structures(annotation, brief.voxel_counts(), occupied)
     return CaseEntry(brief.key, brief.source, brief.modality, held, kind_of(annotation))

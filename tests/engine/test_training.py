@@ -24,6 +24,7 @@ from abdoseg.checkpoints import load_tensors
 from abdoseg.config import TrainConfig, make_config
 from abdoseg.engine import fit as engine
 from abdoseg.errors import ConfigError, RunError, UnknownNameError
+from abdoseg.methods import METHODS
 from abdoseg.networks import checkpointing
 from abdoseg.progress import Silent
 from abdoseg.runs import load_run, open_run
@@ -32,6 +33,7 @@ from abdoseg.store import Workspace
 from abdoseg.trained import load_model
 from tests.conftest import Heard
 
+TERMS = ("loss", *METHODS["self_disambiguation"].load().terms)
 TINY = {"steps": 20, "patch": (16, 16, 16), "batch": 4, "log_every": 1, "validate_every": 0}
 
 
@@ -44,7 +46,7 @@ def lines(run) -> list[dict]:
 
 
 def losses(run) -> np.ndarray:
-    return np.array([[line[key] for key in engine.TERMS] for line in lines(run) if "loss" in line])
+    return np.array([[line[key] for key in TERMS] for line in lines(run) if "loss" in line])
 
 
 def _one_of_two(rank: int, port: int, path: str, name: str, changes: dict) -> None:
@@ -397,7 +399,7 @@ def test_tensorboard_has_the_curves(many_cases):
     run = train(many_cases, config(steps=3), name="board", device="cpu").run
     events = {(tag, step): value for tag, step, value in read_events(run.folder / "tensorboard")}
     for line in lines(run):
-        for key in engine.TERMS:
+        for key in TERMS:
             assert events[f"loss/{key}", line["step"]] == pytest.approx(line[key], rel=1e-5)
         assert events["training/learning_rate", line["step"]] == pytest.approx(line["learning_rate"], rel=1e-5)
 

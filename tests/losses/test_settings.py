@@ -64,7 +64,9 @@ def test_a_clamp_that_is_no_small_probability_is_refused(clamp):
 
 def batch_of(example):
     logits, label, group, annotated = example.tensors(torch.float32)
-    return logits, TorchBatch(torch.zeros_like(logits[:, :1]), label, group, annotated)
+    return logits, TorchBatch(
+        torch.zeros_like(logits[:, :1]), label, group, annotated, torch.zeros(len(label)), torch.zeros(len(label))
+    )
 
 
 def test_the_method_passes_its_settings_on():

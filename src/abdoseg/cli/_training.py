@@ -45,7 +45,7 @@ def config_of(
     overrides: dict[str, Any] = {
         "view": workspace.active_view_name(),
         **from_file,
-        **_parse_settings(settings),
+        **parse_settings(settings),
         **{key: value for key, value in options.items() if value is not None},
         **({"sources": sources} if sources else {}),
     }
@@ -75,7 +75,7 @@ def _fold(text: str) -> tuple[int, int]:
     return k, n
 
 
-def _parse_settings(texts: list[str] | None) -> dict[str, Any]:
+def parse_settings(texts: list[str] | None) -> dict[str, Any]:
     """Return ``key=value`` texts as values, read as TOML so that numbers and lists are what they look like.
 
     A key may have a part after a dot, for settings that are tables: ``structure_weights.liver=2``.

@@ -41,7 +41,9 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     seed: SeedOption = None,
     fold: FoldOption = None,
-    start_from: Annotated[str | None, typer.Option("--from", help="Start from this run's weights.")] = None,
+    start_from: Annotated[
+        str | None, typer.Option("--from", help="Start from this run's weights; pseudo_label: the run that labels.")
+    ] = None,
     settings: SettingsOption = None,
     config: ConfigOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; default: made from the configuration.")] = None,

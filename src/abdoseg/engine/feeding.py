@@ -1,6 +1,6 @@
 """From numbers of examples to batches on the device: this process's share of every step, some steps ahead."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ class Feed:
         Batch, accumulation, threads, caches, precision.
     ranks
         Which part of each batch is this process's.
+    sources
+        Names of the task's sources, in its order.
 
     Raises
     ------
@@ -44,8 +46,9 @@ class Feed:
         If a batch cannot be shared evenly.
     """
 
-    def __init__(self, stream: PatchStream, config: TrainConfig, ranks: Ranks) -> None:
+    def __init__(self, stream: PatchStream, config: TrainConfig, ranks: Ranks, sources: Sequence[str] = ()) -> None:
         self._stream, self._config, self._device = stream, config, ranks.device
+        self._sources = {name: index for index, name in enumerate(sources)}
         check_shares(config, ranks.place.size)
         numbers = share(ranks.place.rank, ranks.place.size, config.batch)
         each = len(numbers) // config.accumulate
@@ -71,8 +74,10 @@ class Feed:
         RunError, WorkspaceError
             If a case cannot be read, or not in time; the message names it.
         """
-        for batches in self._loader.run(first, stop):
-            parts = tuple(self._ready(batch) for batch in batches)
+        for step, batches in enumerate(self._loader.run(first, stop), start=first):
+            start = step * self._config.batch
+            numbers = [[start + i for i in part] for part in self._parts]
+            parts = tuple(self._ready(batch, numbers[i]) for i, batch in enumerate(batches))
             yield Share(parts, tuple(case for batch in batches for case in batch.cases))
 
     def caches(self) -> str:
@@ -80,25 +85,24 @@ class Feed:
         told = [str(self._stream.cache)] if self._config.cache_mb else []
         return "; ".join(told + ([str(self.on_device)] if self.on_device is not None else []))
 
-    def _make(self, step: int, tell: Tell) -> list[Batch] | list[DeviceBatch]:
+    def _make(self, step: int, tell: Tell) -> list[Batch | DeviceBatch]:
         """Cut a step's patches; runs in a thread of the loader."""
         start = step * self._config.batch
+        made: list[Batch | DeviceBatch] = []
         if self.on_device is not None:
-            made = []
             for numbers in self._parts:
                 tell(" or ".join(dict.fromkeys(self._stream.case_of(start + i) for i in numbers)))
                 made.append(self.on_device.batch([start + i for i in numbers]))
             return made
-        batches = []
         for numbers in self._parts:
             patches = []
             for i in numbers:
                 tell(self._stream.case_of(start + i))
                 patches.append(self._stream.example(start + i))
-            batches.append(collate(patches))
-        return batches
+            made.append(collate(patches))
+        return made
 
-    def _ready(self, batch: Batch | DeviceBatch) -> TorchBatch:
+    def _ready(self, batch: Batch | DeviceBatch, numbers: Sequence[int]) -> TorchBatch:
         """Return a batch on the device, its intensities changed, in the type and layout that the weights have."""
         if isinstance(batch, DeviceBatch):
             image, label, group, annotated = batch.image, batch.label, batch.group, batch.annotated
@@ -109,7 +113,9 @@ class Feed:
         image = image.to(storage_type(self._config.precision))
         if self._config.channels_last:
             image = image.contiguous(memory_format=torch.channels_last_3d)
-        return TorchBatch(image, label, group, annotated)
+        # Few numbers that are looked at one by one: they stay in main memory.
+        source = torch.tensor([self._sources.get(case.partition("/")[0], -1) for case in batch.cases])
+        return TorchBatch(image, label, group, annotated, source, torch.tensor(numbers))
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else tensor

@@ -53,7 +53,7 @@ class TrainingFiles:
         file = self.folder / f"broken-step-{state.step}-process-{rank}.safetensors"
         tensors: dict[str, Tensor] = {MODEL + key: value for key, value in state.network.state_dict().items()}
         for i, part in enumerate(share.parts):
-            for name in ("image", "label", "group", "annotated"):
+            for name in ("image", "label", "group", "annotated", "source", "number"):
                 tensors[f"part{i}.{name}"] = getattr(part, name)
         save_tensors(file, tensors, {"step": str(state.step), "cases": json.dumps(share.cases)})
         return str(file)

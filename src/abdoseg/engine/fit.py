@@ -16,10 +16,7 @@ from abdoseg.engine.ranks import Ranks
 from abdoseg.engine.state import Best, TrainState
 from abdoseg.errors import RunError, one_line
 from abdoseg.interrupts import deferred_interrupts
-from abdoseg.methods.parts import LossFunction, LossParts, LossSettings, TorchBatch
-
-TERMS = ("loss", "focal", "dice", "entropy")
-"""What is logged of each step, besides the norm of the gradient."""
+from abdoseg.methods.parts import LossParts, LossSettings, Method, TorchBatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +62,7 @@ class Watcher(Protocol):
 def fit(
     state: TrainState,
     shares: Iterable[Share],
-    loss: LossFunction,
+    method: Method,
     config: TrainConfig,
     ranks: Ranks,
     *,
@@ -81,8 +78,8 @@ def fit(
         Changed in place; its step says which share comes first.
     shares
         One for each step still to do; the same number in every process.
-    loss
-        The method's.
+    method
+        Its loss, and what the model is called with.
     config
         Learning rate, entropy ramp, precision, clipping, how often to validate and save.
     ranks
@@ -106,13 +103,13 @@ def fit(
             for group in state.optimiser.param_groups:
                 group["lr"] = config.learning_rate_at(state.step)
             with ranks.others_may_be_gone():
-                values = _accumulate_gradients(network, state, share, loss, config)
+                values = _accumulate_gradients(network, state, share, method, config)
             *means, asked = ranks.mean([*values, float(asked_to_stop())])
             try:
                 norm = _update(state, config, means[0])
             except NotFiniteError as error:
                 raise _broken(state, share, ranks, keeper) from error
-            watcher.step(state.step, dict(zip((*TERMS, "gradient_norm"), (*means, norm), strict=True)))
+            watcher.step(state.step, dict(zip(("loss", *method.terms, "gradient_norm"), (*means, norm), strict=True)))
             if validate is not None and config.validates_after(state.step):
                 _validate(state, validate, ranks, keeper, watcher)
             # Several processes stop at the step in which all have heard of it; one need not wait for another step.
@@ -150,7 +147,7 @@ def _restride_pointwise(network: nn.Module) -> None:
 
 
 def _accumulate_gradients(
-    network: nn.Module, state: TrainState, share: Share, loss: LossFunction, config: TrainConfig
+    network: nn.Module, state: TrainState, share: Share, method: Method, config: TrainConfig
 ) -> list[float]:
     """Leave the mean gradient of the share's parts in the parameters; return the mean terms of the loss."""
     state.optimiser.zero_grad(set_to_none=True)
@@ -161,7 +158,7 @@ def _accumulate_gradients(
         last = i == len(share.parts) - 1
         with _no_sync(network, last=last):
             try:
-                parts = _forward(network, part, loss, settings, config)
+                parts = _forward(network, part, method, settings, config)
                 torch.autograd.backward(state.scaler.scale(parts.total / len(share.parts)))
             except torch.OutOfMemoryError as error:
                 raise RunError(_too_large(config, part.image)) from error
@@ -169,7 +166,7 @@ def _accumulate_gradients(
                 if not _is_the_compilers(error):
                     raise
                 raise RunError(f"--set compile=true: {one_line(str(error))[:300]}; leave it out") from error
-        terms = torch.stack([getattr(parts, name).detach().double() for name in ("total", "focal", "dice", "entropy")])
+        terms = torch.stack([term.detach().double() for term in (parts.total, *parts.terms)])
         sums = terms if sums is None else sums + terms
     assert sums is not None  # a share has at least one part
     return [float(value) for value in (sums / len(share.parts)).cpu()]
@@ -186,11 +183,11 @@ def _is_the_compilers(error: RuntimeError) -> bool:
 
 
 def _forward(
-    network: nn.Module, part: TorchBatch, loss: LossFunction, settings: LossSettings, config: TrainConfig
+    network: nn.Module, part: TorchBatch, method: Method, settings: LossSettings, config: TrainConfig
 ) -> LossParts:
     with autocast(config.precision, part.image.device):
-        logits = network(part.image)
-    return loss(logits, part, settings)
+        outputs = network(*method.inputs(part))
+    return method.loss(outputs, part, settings)
 
 
 def loss_settings(config: TrainConfig, step: int) -> LossSettings:
@@ -203,6 +200,8 @@ def loss_settings(config: TrainConfig, step: int) -> LossSettings:
         reduction=config.reduction,
         clamp=config.clamp,
         unannotated_when=config.unannotated_when,
+        tasks_per_step=config.tasks_per_step,
+        dice_smooth=config.dice_smooth,
     )
 
 

@@ -4,13 +4,12 @@ import json
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from abdoseg.engine.fit import TERMS
 from abdoseg.engine.state import Best
 from abdoseg.errors import WorkspaceError
 from abdoseg.files import write_text
@@ -36,6 +35,8 @@ class Journal:
         The run's last step, after which there is a line too.
     batch
         Patches a step, of all processes.
+    terms
+        Names of the loss's terms.
     waited_seconds
         Returns how long patches have been waited for since the start.
     schedule
@@ -52,11 +53,13 @@ class Journal:
         every: int,
         last: int,
         batch: int,
+        terms: Sequence[str],
         waited_seconds: Callable[[], float],
         schedule: Callable[[int], dict[str, float]],
         progress: Progress,
     ) -> None:
         self.file, self.every, self.last, self.batch = file, every, last, batch
+        self.terms = ("loss", *terms)
         self._waited_seconds, self._schedule, self._progress = waited_seconds, schedule, progress
         kept = [line for line in read_metrics(file) if line["step"] <= step]
         write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
@@ -116,7 +119,7 @@ class Journal:
             if self._board is not None:
                 for key, value in facts.items():
                     if key != "step" and value is not None:
-                        self._board.add_scalar(_tag(key), value, facts["step"])
+                        self._board.add_scalar(self._tag(key), value, facts["step"])
         except storage_errors() as error:
             raise WorkspaceError(f"{self.file}: cannot be written ({reason_of(error)}); check the disk") from error
 
@@ -124,12 +127,11 @@ class Journal:
         """Return the newest terms and the pace of the last steps."""
         seconds, waited = (now - before for now, before in zip(self._recent[-1], self._recent[0], strict=True))
         pace = self.batch * (len(self._recent) - 1) / max(seconds, 1e-9)
-        terms = "  ".join(f"{key} {values[key]:.2f}" for key in TERMS)
+        terms = "  ".join(f"{key} {values[key]:.2f}" for key in self.terms)
         return f"{terms}  {pace:.1f} patches/s, wait {100 * waited / max(seconds, 1e-9):.0f} %"
 
-
-def _tag(key: str) -> str:
-    """Return a name under which TensorBoard groups related curves."""
-    if "dsc" in key or key == "best_step":
-        return f"validation/{key}"
-    return f"loss/{key}" if key in TERMS else f"training/{key}"
+    def _tag(self, key: str) -> str:
+        """Return a name under which TensorBoard groups related curves."""
+        if "dsc" in key or key == "best_step":
+            return f"validation/{key}"
+        return f"loss/{key}" if key in self.terms else f"training/{key}"

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
 
 from abdoseg.config import TrainConfig
 from abdoseg.engine.precision import autocast, storage_type
-from abdoseg.networks import build_network
+from abdoseg.methods.assemble import build_model, method_for
+from abdoseg.methods.parts import TorchBatch
+from abdoseg.methods.task import Task
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class MemoryEstimate:
     activations
         What the forward pass keeps for the backward pass, for the patches of one pass.
     logits
-        Logits and their gradient.
+        The model's outputs and their gradient.
     """
 
     weights: int
@@ -36,15 +39,15 @@ class MemoryEstimate:
         return self.weights + self.activations + self.logits
 
 
-def estimate_memory(config: TrainConfig, n_classes: int, processes: int = 1) -> MemoryEstimate:
+def estimate_memory(config: TrainConfig, task: Task, processes: int = 1) -> MemoryEstimate:
     """Return what a training step needs, from a forward pass on tensors without data.
 
     Parameters
     ----------
     config
-        Network, patch, batch, accumulation, precision, checkpointing.
-    n_classes
-        1 + N.
+        Network, method, patch, batch, accumulation, precision, checkpointing.
+    task
+        What the model learns.
     processes
         That share a batch.
 
@@ -54,18 +57,22 @@ def estimate_memory(config: TrainConfig, n_classes: int, processes: int = 1) -> 
     """
     patches = config.batch // processes // config.accumulate
     wide = storage_type(config.precision).itemsize // torch.float32.itemsize
-    network = build_network(config.network, n_classes, checkpointing=config.checkpointing)
-    with FakeTensorMode() as fakes:
+    network = build_model(config.network, config.method, task, checkpointing=config.checkpointing)
+    # Of the first source that teaches anything; the values say no more than which head it is.
+    source = torch.full((patches,), next((i for i, (_, ids) in enumerate(task.sources) if ids), -1))
+    with FakeTensorMode(allow_non_fake_inputs=True) as fakes:
         tensors: dict[str, Tensor] = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         without_data: dict[str, Tensor] = {name: fakes.from_tensor(tensor) for name, tensor in tensors.items()}
         image = torch.empty(patches, 1, *config.patch)
+        batch = TorchBatch(image, image, image, image, source, source)  # a model is given images and sources alone
+        given = method_for(config.network, config.method).inputs(batch)
         kept = _Kept(without_data.values())
         with autocast(config.precision, image.device), torch.autograd.graph.saved_tensors_hooks(kept.add, _as_it_is):
-            logits = torch.func.functional_call(network, without_data, (image,))
+            outputs = tree_leaves(torch.func.functional_call(network, without_data, given))
         weights = sum(p.numel() * p.element_size() for p in network.parameters())
-        of_logits = 2 * logits.numel() * logits.element_size()
+        of_outputs = sum(2 * t.numel() * t.element_size() for t in outputs if isinstance(t, Tensor))
     copies = 4 + (1 if config.average_decay else 0)  # weights, gradients, two moments
-    return MemoryEstimate(wide * copies * weights, wide * kept.bytes(), wide * of_logits)
+    return MemoryEstimate(wide * copies * weights, wide * kept.bytes(), wide * of_outputs)
 
 
 class _Kept:

@@ -19,8 +19,16 @@ from abdoseg.losses.disambiguation import (
     disambiguation_terms,
     entropy_weights,
 )
+from abdoseg.losses.ordinary import ordinary_focal_and_dice
 
-__all__ = ["LOSSES", "DisambiguationTerms", "disambiguation_loss", "disambiguation_terms", "entropy_weights"]
+__all__ = [
+    "LOSSES",
+    "DisambiguationTerms",
+    "disambiguation_loss",
+    "disambiguation_terms",
+    "entropy_weights",
+    "ordinary_focal_and_dice",
+]
 
 LOSSES: Mapping[str, Callable[..., torch.Tensor]] = {
     "disambiguation": disambiguation_loss,

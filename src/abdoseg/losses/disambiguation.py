@@ -179,7 +179,7 @@ def disambiguation_terms(
     chosen = _Settings(**settings)
     _check_arguments(logits, label, group, annotated)
     with torch.autocast(device_type=logits.device.type, enabled=False):
-        known = _known_classes(annotated)
+        known = known_classes(annotated)
         implementation = choose(chosen.implementation, logits, known, chosen.clamp)
         if chosen.validate and implementation != "fused":
             _check_values(label.long(), group.long(), annotated)
@@ -213,7 +213,7 @@ def _terms(sums: Sums, known: Tensor, dice_over: DiceOver) -> DisambiguationTerm
     )
 
 
-def _known_classes(annotated: Tensor) -> Tensor:
+def known_classes(annotated: Tensor) -> Tensor:
     """Return which classes are told apart in each slot: bool ``(B, 1 + G, 1 + N)``; background always is."""
     known = torch.nn.functional.pad(annotated, (1, 0, 1, 0), value=False)
     known[:, :, 0] = True

@@ -40,8 +40,8 @@ def sum_voxels(logits: Tensor, label: Tensor, group: Tensor, known: Tensor, clam
     log_p = logits.log_softmax(dim=1)
     p = log_p.exp()
     slot = group + 1
-    target = _merged_label(label, slot, known)
-    log_p_target = _merged_log_probability(log_p, target, slot, known)
+    target = merged_label(label, slot, known)
+    log_p_target = merged_log_probability(log_p, target, slot, known)
     counted = known[:, :, 1:].any(dim=2).gather(1, slot).to(p.dtype)
     focal = -((-torch.expm1(log_p_target)) ** GAMMA) * _clamped(log_p_target, clamp)
     inside = (slot > 0).to(p.dtype)
@@ -50,7 +50,7 @@ def sum_voxels(logits: Tensor, label: Tensor, group: Tensor, known: Tensor, clam
     return Sums(
         focal=(focal * counted).sum(dim=1),
         entropy=(entropy * inside).sum(dim=1),
-        probability=_sum_by_slot(p, slot, known.shape[1]),
+        probability=sum_by_slot(p, slot, known.shape[1]),
         true_positive=true_positive,
         voxels=count,
     )
@@ -72,14 +72,14 @@ def merged_words(known: Tensor) -> Tensor:
     return (merged * (torch.ones_like(classes) << classes)).sum(dim=2)
 
 
-def _merged_label(label: Tensor, slot: Tensor, known: Tensor) -> Tensor:
+def merged_label(label: Tensor, slot: Tensor, known: Tensor) -> Tensor:
     """Return the label where its structure is known in the voxel's slot, else 0: int ``(B, V)``."""
     classes = known.shape[2]
     label = label.where(label < classes, 0)
     return label * known.flatten(1).gather(1, slot * classes + label)
 
 
-def _merged_log_probability(log_p: Tensor, target: Tensor, slot: Tensor, known: Tensor) -> Tensor:
+def merged_log_probability(log_p: Tensor, target: Tensor, slot: Tensor, known: Tensor) -> Tensor:
     """Return log p~ of every voxel's merged label: ``(B, V)``.
 
     Background is the log-sum-exp of all classes that are not known structures: exact where the probabilities
@@ -102,7 +102,7 @@ def _merged_log_probability(log_p: Tensor, target: Tensor, slot: Tensor, known: 
     return torch.where(target == 0, background, own)
 
 
-def _sum_by_slot(values: Tensor, slot: Tensor, slots: int) -> Tensor:
+def sum_by_slot(values: Tensor, slot: Tensor, slots: int) -> Tensor:
     """Return the sums of ``values`` (B, C, V) over the voxels of each slot: ``(B, slots, C)``.
 
     Neighbouring voxels add to different partial sums: long float32 sums would stop growing, and additions
@@ -120,6 +120,6 @@ def _count_by_slot(target: Tensor, p_target: Tensor, slot: Tensor, known: Tensor
     """Return the voxel counts and the true positives of each slot and merged class: ``(B, S, C)`` each."""
     _, slots, classes = known.shape
     both = torch.stack([torch.ones_like(p_target), p_target], dim=1)
-    sums = _sum_by_slot(both, slot * classes + target, slots * classes)
+    sums = sum_by_slot(both, slot * classes + target, slots * classes)
     count, true_positive = sums.reshape(-1, slots, classes, 2).unbind(dim=3)
     return count, true_positive

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from abdoseg.losses import disambiguation_terms, entropy_weights
-from abdoseg.methods.parts import LossParts, LossSettings, TorchBatch
+from abdoseg.methods.parts import LossParts, LossSettings, Method, TorchBatch
 
 
 def loss(logits: Tensor, batch: TorchBatch, settings: LossSettings) -> LossParts:
@@ -22,4 +22,7 @@ def loss(logits: Tensor, batch: TorchBatch, settings: LossSettings) -> LossParts
         terms, settings.entropy_weight, settings.entropy_weight_unannotated, settings.unannotated_when
     )
     total = terms.focal + terms.dice + weight * terms.entropy
-    return LossParts(total.mean(), terms.focal.mean(), terms.dice.mean(), terms.entropy.mean())
+    return LossParts(total.mean(), (terms.focal.mean(), terms.dice.mean(), terms.entropy.mean()))
+
+
+METHOD = Method(loss, ("focal", "dice", "entropy"))

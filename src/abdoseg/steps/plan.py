@@ -30,7 +30,7 @@ def plan_training(workspace: Workspace, run: Run, processes: int = 1) -> dict[st
         sampler draws no structure).
     """
     config = run.config
-    memory = estimate_memory(config, 1 + len(run.anatomy), processes)
+    memory = estimate_memory(config, run.task(), processes)
     sampler = open_sampler(workspace, run)
     draws = "structure" in SAMPLERS[config.sampler].levels
     share = sampler.probabilities().structure

@@ -28,11 +28,13 @@ from abdoseg.engine.state import TrainState, moving_average
 from abdoseg.engine.validation import mean_dsc
 from abdoseg.errors import ConfigError, RunError
 from abdoseg.methods import METHODS
+from abdoseg.methods.assemble import build_model, method_for
+from abdoseg.methods.parts import Predictor
 from abdoseg.model_card import model_card
-from abdoseg.networks import build_network
 from abdoseg.patches import PatchStream
 from abdoseg.places import locked
 from abdoseg.progress import SILENT, Progress
+from abdoseg.pseudo_labels import label_training_cases
 from abdoseg.runs import Run, load_run, read_frozen, start_run
 from abdoseg.store import Workspace
 from abdoseg.trained import checkpoint_of
@@ -106,10 +108,12 @@ def train(
 def _train(workspace: Workspace, run: Run, ranks: Ranks, stop_after: int | None, progress: Progress) -> TrainReport:
     config = run.config
     ranks.first_does(lambda: check_shares(config, ranks.place.size))  # all would find it wrong; one tells
+    if METHODS[config.method].needs_teacher:
+        ranks.first_does(lambda: label_training_cases(workspace, run, str(ranks.device), progress))
     stream = open_stream(workspace, run)
-    feed = Feed(stream, config, ranks)
+    feed = Feed(stream, config, ranks, list(run.data.annotates))
     _say_what_cannot_be_drawn(run, stream, progress)
-    state = _new_state(workspace, run, ranks)
+    state = _new_state(workspace, run, ranks, progress)
     last = max(state.step, min(config.steps, stop_after or config.steps))
     files = TrainingFiles(run.folder, run.checkpoint_file, run.model_file)
     start = time.perf_counter()
@@ -118,7 +122,7 @@ def _train(workspace: Workspace, run: Run, ranks: Ranks, stop_after: int | None,
         fit(
             state,
             feed.run(state.step, last),
-            METHODS[config.method].loss(),
+            method_for(config.network, config.method),
             config,
             ranks,
             keeper=files,
@@ -145,6 +149,9 @@ def _alone(run: Run) -> Iterator[None]:
 
 
 def _say_what_cannot_be_drawn(run: Run, stream: PatchStream, progress: Progress) -> None:
+    skipped = len(run.data.keys("train")) - len(stream.cases)
+    if skipped:
+        progress.say(f"{skipped} training cases annotate nothing; {run.config.method} cannot learn from them")
     annotated = {c for _, annotation in stream.cases for c in annotation.structure_ids}
     drawn = {name for facts, _ in stream.cases for name in facts.voxels}
     for structure in stream.sampler.skipped:
@@ -158,14 +165,18 @@ def _say_what_cannot_be_drawn(run: Run, stream: PatchStream, progress: Progress)
         progress.say(f"{s.title}: {reason}")
 
 
-def _new_state(workspace: Workspace, run: Run, ranks: Ranks) -> TrainState:
+def _new_state(workspace: Workspace, run: Run, ranks: Ranks, progress: Progress) -> TrainState:
     """Return fresh weights, or those of the run that this one starts from, or the run's own last checkpoint."""
     config = run.config
     # A generator of our own would not reach the layers' initialisers; forked, the caller's state survives.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network: nn.Module = build_network(config.network, 1 + len(run.anatomy), checkpointing=config.checkpointing)
-    if config.start_from is not None:
+        network = build_model(config.network, config.method, run.task(), checkpointing=config.checkpointing)
+    if not run.checkpoint_file.is_file():
+        told = method_for(config.network, config.method).prepare(network, run.task())
+        if told:
+            progress.say(told)
+    if config.start_from is not None and not METHODS[config.method].needs_teacher:
         _take_weights(workspace, run, network)
     layout = torch.channels_last_3d if config.channels_last else torch.preserve_format
     network = network.to(ranks.device, storage_type(config.precision)).to(memory_format=layout)  # type: ignore[call-overload]
@@ -220,6 +231,7 @@ def _journal(run: Run, step: int, feed: Feed, progress: Progress) -> Iterator[Jo
         every=config.log_every,
         last=config.steps,
         batch=config.batch,
+        terms=method_for(config.network, config.method).terms,
         waited_seconds=lambda: feed.waited_seconds,
         schedule=schedule,
         progress=progress,
@@ -242,7 +254,13 @@ def _validation(workspace: Workspace, run: Run, ranks: Ranks) -> Callable[[nn.Mo
     frozen = {case.key: case for case in run.data.cases}
     for key in keys:
         read_frozen(workspace, run, frozen[key])
-    return lambda network: mean_dsc(network, keys, workspace.read_case, config.patch, ranks, config.precision)
+    scores = method_for(config.network, config.method).scores
+
+    def validate(network: nn.Module) -> float:
+        model = Predictor(network, scores)
+        return mean_dsc(model, keys, workspace.read_case, config.patch, ranks, config.precision)
+
+    return validate
 
 
 def _finish(workspace: Workspace, run: Run, state: TrainState, files: TrainingFiles) -> None:

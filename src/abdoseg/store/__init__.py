@@ -1,5 +1,6 @@
 """The store: harmonised cases on disk, one Zarr v3 group each, and the workspace around them."""
 
+from abdoseg.store.derived import DerivedCases
 from abdoseg.store.index import CaseBrief
 from abdoseg.store.shown import lacks_occupied, occupied_slices, shown_annotation
 from abdoseg.store.twins import Twin, Twins, load_twins, save_twins
@@ -7,6 +8,7 @@ from abdoseg.store.workspace import IngestRecord, Settings, Workspace
 
 __all__ = [
     "CaseBrief",
+    "DerivedCases",
     "IngestRecord",
     "Settings",
     "Twin",
