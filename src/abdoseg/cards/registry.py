@@ -12,14 +12,12 @@ from abdoseg.anatomy import ABDOMEN, Anatomy
 from abdoseg.cards.card import Card
 from abdoseg.cards.parts import LabelTarget
 from abdoseg.errors import CardError, unknown_name
+from abdoseg.shipped import shipped_folder
 
 
 def registry_folder() -> Path:
     """Return the folder of the cards that ship with the package."""
-    package = Path(__file__).parents[1]
-    installed = package / "_registry"
-    checkout = package.parents[1] / "registry"
-    return checkout if checkout.is_dir() and (checkout.parent / "pyproject.toml").is_file() else installed
+    return shipped_folder("registry")
 
 
 def list_cards() -> list[Card]:

@@ -16,6 +16,7 @@ from abdoseg.cli import (
     phantom,
     predict,
     remove,
+    reproduce,
     review,
     sample,
     sparsify,
@@ -43,6 +44,7 @@ app.command("sample")(sample.sample)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("eval")(evaluate.evaluate)
+app.command("reproduce")(reproduce.reproduce)
 app.command("duplicates")(duplicates.duplicates)
 app.command("inspect")(inspect_.inspect)
 app.command("review")(review.review)

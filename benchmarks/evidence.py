@@ -1,0 +1,259 @@
+"""Does the method do what it promises? Trainings on phantoms of all nine sources, scored against the complete truth.
+
+Every phantom's truth is known, so what a source does not annotate can be scored too, and the same network can be
+trained on complete labels for an upper bound. Phantoms, trainings and scores are kept in FOLDER: a second call goes
+on, and rows that are done are not done again. Run from the checkout, on quiet cores:
+``python benchmarks/evidence.py FOLDER [--rows background,dodnet] [--steps 2000]``.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from abdoseg.annotation import Annotation
+from abdoseg.cards import Card, load_cards
+from abdoseg.case import Case, Foreground
+from abdoseg.config import make_config
+from abdoseg.devices import available_cores, choose_device
+from abdoseg.geometry import spacing_of
+from abdoseg.metrics import EvalSettings, Outcome, Score
+from abdoseg.phantom import write_phantoms
+from abdoseg.steps.demo import read_truth
+from abdoseg.steps.evaluate import score_case
+from abdoseg.steps.ingest import ingest
+from abdoseg.steps.predict import segment_case
+from abdoseg.steps.train import train
+from abdoseg.store import Settings, Workspace, arrays
+from abdoseg.trained import load_model
+
+SOURCES = (
+    "word",
+    "amos",
+    "btcv",
+    "totalsegmentator",
+    "totalsegmentator-v1",
+    "abdomenct1k",
+    "flare22",
+    "nih-pancreas",
+    "urogram",
+)
+CARDS = {"totalsegmentator-v1": "totalsegmentator"}
+"""Sources whose card has another name."""
+
+UROGRAM = {"1": "right_kidney", "2": "left_kidney", "3": "bladder"}
+"""A private source: its user says what its labels are."""
+
+THREE = ("amos-ct", "amos-mri", "btcv", "flare22")
+"""The paper's "3 sets"."""
+
+SPACING_MM, PHANTOM_SCALE = 4.0, 1.5
+SCORING = EvalSettings(min_voxels=10)
+
+NO_ENTROPY = {"entropy_weight": 0.0, "entropy_weight_unannotated": 0.0}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training: settings beside the preset's, on partial or complete labels."""
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    complete: bool = False
+    steps_factor: float = 1.0
+
+
+ROWS = (
+    Row("complete labels", {**NO_ENTROPY}, complete=True),
+    Row("self_disambiguation"),
+    Row("background", {"method": "background"}),
+    Row("ignore", {"method": "ignore"}),
+    Row("marginal", {"method": "marginal"}),
+    Row("sigmoid", {"method": "sigmoid"}),
+    Row("multi_head", {"method": "multi_head"}),
+    Row("dodnet", {"method": "dodnet"}),
+    Row("clip_driven", {"method": "clip_driven"}),
+    Row("dodnet, doubled", {"method": "dodnet"}, steps_factor=2.0),
+    Row("clip_driven, doubled", {"method": "clip_driven"}, steps_factor=2.0),
+    Row("no entropy", {**NO_ENTROPY}),
+    Row(
+        "entropy 1 from the first step", {"entropy_weight": 1.0, "entropy_weight_unannotated": 3.0, "entropy_ramp": 0.0}
+    ),
+    Row("entropy growing to 1", {"entropy_weight": 1.0, "entropy_weight_unannotated": 3.0}),
+    Row("entropy 0.1 from the first step", {"entropy_ramp": 0.0}),
+    Row("dice over annotated", {"dice_over": "annotated"}),
+    Row("3 sets", {"sources": THREE}),
+    Row("3 sets, no entropy", {"sources": THREE, **NO_ENTROPY}),
+    Row("random", {"sampler": "random"}),
+    Row("mdc", {"sampler": "mdc"}),
+)
+"""What can be asked for; all on `unet_small` with the demo's settings."""
+
+
+def draw(folder: Path, cases: int) -> None:
+    """Write the phantoms, once."""
+    done = folder / "phantoms" / "complete.json"
+    if done.is_file():
+        return
+    write = partial(write_phantoms, folder / "phantoms", cases=cases, spacing_scale=PHANTOM_SCALE)
+    with ProcessPoolExecutor(available_cores(), mp_context=get_context("spawn")) as pool:
+        list(pool.map(write, [(source,) for source in SOURCES]))
+    done.write_text(json.dumps({"cases": cases}), encoding="utf-8")
+
+
+def with_labels(card: Card) -> Card:
+    """Return the card as its user completes it."""
+    if not card.labels_by_user:
+        return card
+    return card.model_copy(update={"labels": UROGRAM, "annotated": tuple(UROGRAM.values())})
+
+
+def partial_workspace(folder: Path) -> Workspace:
+    """Return the workspace of the sources as they are annotated."""
+    workspace = Workspace.create(folder / "partial", Settings(spacing_mm=SPACING_MM))
+    for source in SOURCES:
+        for card in map(with_labels, load_cards(CARDS.get(source, source))):
+            report = ingest(workspace, card, folder / "phantoms" / source)
+            for case, reason in report.quarantined.items():
+                print(f"{card.id}/{case}: {reason}")
+    return workspace
+
+
+def complete_workspace(folder: Path, partly: Workspace) -> Workspace:
+    """Return a workspace of the same cases with their complete truth as labels."""
+    workspace = Workspace.create(folder / "complete", partly.settings)
+    names = workspace.anatomy.names
+    everything = Annotation.partial(range(1, len(names) + 1), len(names))
+    for key in partly.case_keys():
+        if arrays.is_case(workspace.case_folder(key)):
+            continue
+        case = partly.read_case(key)
+        label = read_truth(folder / "phantoms" / "truth", case.facts)
+        held = Foreground.of(label, len(names))
+        counts = {name: int(n) for name, n in zip(names, held.counts(), strict=True) if n}
+        facts = case.facts.model_copy(
+            update={
+                "annotation": everything.to_json(),
+                "voxels": counts,
+                "occupied": {names[i - 1]: runs for i, runs in held.occupied(label.shape).items()},
+                "digest": f"truth of {case.facts.digest}",
+            }
+        )
+        arrays.open_source(workspace.source_folder(facts.source), {"source": facts.source})
+        arrays.write_case(workspace.case_folder(key), workspace.incoming, Case(facts, case.image, label), held)
+    return workspace
+
+
+def scores_of(row: Row, steps: int, seed: int, folder: Path, partly: Workspace, complete: Workspace) -> list[Score]:
+    """Train a row, unless it is done, and return its scores on the held-out cases: validation and test."""
+    workspace = complete if row.complete else partly
+    config = make_config("demo", {"steps": int(steps * row.steps_factor), "seed": seed, **row.settings})
+    run = train(workspace, config, device="auto").run
+    file = run.folder / "truth_scores.json"
+    if file.is_file():
+        return [Score(outcome=Outcome.SCORED, **told) for told in json.loads(file.read_text(encoding="utf-8"))]
+    model, _ = load_model(run, choose_device("auto"))
+    # The split is the whole workspace's: the same held-out cases for every row, also those of sources it left out.
+    keys = held_out(partly)
+    found = []
+    for key in keys:
+        found += scores_of_case(partly, folder, key, segment_case(model, partly.read_case(key)))
+    file.write_text(json.dumps([plain(score) for score in found]), encoding="utf-8")
+    return found
+
+
+def held_out(workspace: Workspace) -> list[str]:
+    """Return the validation and test cases of the whole workspace's split."""
+    from abdoseg.runs import freeze
+
+    data = freeze(workspace, make_config("demo"))
+    return data.keys("val") + data.keys("test")
+
+
+def scores_of_case(workspace: Workspace, folder: Path, key: str, prediction: np.ndarray) -> list[Score]:
+    """Return one case's scores against its truth; ``modality`` says whether its source annotates the structure."""
+    anatomy = workspace.anatomy
+    everything = Annotation.partial(range(1, len(anatomy) + 1), len(anatomy))
+    facts = workspace.read_facts(key)
+    known = {anatomy.structure(c).name for c in facts.groups.structure_ids}
+    truth = read_truth(folder / "phantoms" / "truth", facts)
+    scores = score_case(prediction, truth, everything, spacing_of(facts.affine_array), anatomy, SCORING)
+    return [
+        replace(s, dataset=facts.source, subject=key, modality="annotated" if s.structure in known else "hidden")
+        for s in scores
+        if s.value is not None
+    ]
+
+
+def plain(score: Score) -> dict[str, Any]:
+    """Return a score as JSON holds it."""
+    names = ("structure", "metric", "value", "dataset", "subject", "modality")
+    return {name: getattr(score, name) for name in names}
+
+
+def by_subject(scores: Iterable[Score]) -> dict[str, float]:
+    """Return each subject's mean over its structures, per cent."""
+    values: dict[str, list[float]] = {}
+    for score in scores:
+        values.setdefault(score.subject, []).append(100 * float(score.value or 0.0))
+    return {subject: float(np.mean(of_one)) for subject, of_one in values.items()}
+
+
+def difference(ours: dict[str, float], theirs: dict[str, float]) -> str:
+    """Return theirs less ours over the same subjects, with a 95 % interval by drawing subjects anew."""
+    paired = np.array([theirs[subject] - ours[subject] for subject in ours if subject in theirs])
+    drawn = np.random.default_rng(0).choice(paired, (4000, paired.size)).mean(axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return f"{paired.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def table(results: dict[str, list[Score]]) -> str:
+    """Return the table as Markdown."""
+    lines = ["| training | DSC by subject | annotated in its source | not annotated | less `self_disambiguation` |"]
+    lines.append("|---|---|---|---|---|")
+    ours = by_subject(results["self_disambiguation"]) if "self_disambiguation" in results else {}
+    for name, scores in results.items():
+        parts = [scores, *([s for s in scores if s.modality == kind] for kind in ("annotated", "hidden"))]
+        cells = [interval(part) for part in parts]
+        lines.append(f"| {name} | {' | '.join(cells)} | {difference(ours, by_subject(scores)) if ours else ''} |")
+    return "\n".join(lines)
+
+
+def interval(scores: Sequence[Score]) -> str:
+    """Return the mean by subject with its 95 % interval."""
+    values = np.array(list(by_subject(scores).values()))
+    drawn = np.random.default_rng(0).choice(values, (4000, values.size)).mean(axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return f"{values.mean():.1f} [{low:.1f}, {high:.1f}]"
+
+
+def main() -> None:
+    """Train and score what was asked for; print a table of what is done so far after each row."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", default="complete labels,self_disambiguation,background,dodnet,clip_driven")
+    parser.add_argument("--cases", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    asked = [name.strip() for name in options.rows.split(",")]
+    draw(options.folder, options.cases)
+    partly = partial_workspace(options.folder)
+    complete = complete_workspace(options.folder, partly)
+    print(f"{len(partly.case_keys())} cases, {len(held_out(partly))} held out", flush=True)
+    results: dict[str, list[Score]] = {}
+    for row in ROWS:
+        if row.name in asked or asked == ["all"]:
+            results[row.name] = scores_of(row, options.steps, options.seed, options.folder, partly, complete)
+            print(table(results), flush=True)
+
+
+if __name__ == "__main__":
+    main()
