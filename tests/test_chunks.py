@@ -357,6 +357,26 @@ def test_no_case_and_other_versions_are_told(folder):
         open_case(folder)
 
 
+@pytest.mark.parametrize("length", [0, 100, 2000])
+def test_a_shard_cut_off_while_it_is_open(folder, length):
+    """By a copy that overwrites it, or a file server: no signal that ends the process, but the file's name."""
+    found = open_case(folder)
+    os.truncate(shard(folder), length)
+    with pytest.raises(WorkspaceError, match=r"image.*damaged \(the chunk at byte \d+ is cut off\).*--replace"):
+        _ = found.image[...]
+    assert np.array_equal(found.label[...], a_case().label)
+
+
+def test_a_disk_that_fails_while_a_shard_is_open_is_told(folder, tmp_path):
+    found = open_case(folder)
+    # The descriptor of a folder: reading it is an error of the system, as a broken disk's is.
+    broken = os.open(tmp_path, os.O_RDONLY)
+    os.dup2(broken, found.image._shard.fileno())
+    os.close(broken)
+    with pytest.raises(WorkspaceError, match=r"image.*cannot be read \(Is a directory\); check the disk"):
+        _ = found.image[...]
+
+
 # -- open files ------------------------------------------------------------------------------------------------------
 
 
@@ -466,9 +486,13 @@ def test_a_workspace_opens_its_cases(tmp_path):
 
 
 def test_a_file_that_cannot_be_opened_is_no_damage(folder, monkeypatch):
-    def refuse(*args, **kwargs):
-        raise OSError(24, "Too many open files")
+    genuine = Path.open
 
-    monkeypatch.setattr("abdoseg.store.chunks.mmap.mmap", refuse)
+    def refuse(path, *args, **kwargs):
+        if path == shard(folder):
+            raise OSError(24, "Too many open files")
+        return genuine(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(WorkspaceError, match=r"cannot be read \(Too many open files\).*limit"):
         open_case(folder)

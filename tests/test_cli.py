@@ -132,6 +132,24 @@ def test_dry_run_json_and_settings(line):
     assert plan["cases"] == {"train": 2, "val": 2, "test": 2}
 
 
+def test_a_preset_is_the_options_then_the_files(line, tmp_path):
+    def planned(*options):
+        told = line("train", "--dry-run", "--json", "--device", "cpu", *options)
+        assert told.status == 0, told.err
+        return json.loads(told.out)["config"]
+
+    file = tmp_path / "demo.toml"
+    file.write_text('preset = "demo"\nbatch = 1\n[structure_weights]\nliver = 3\npancreas = 2\n')
+    by_file, by_option = planned("--config", file), planned("--config", file, "--preset", "small")
+    assert (by_file["preset"], by_file["patch"], by_file["batch"]) == ("demo", [48, 48, 48], 1)
+    assert (by_option["preset"], by_option["patch"], by_option["batch"]) == ("small", [64, 64, 64], 1)
+    assert planned()["preset"] == "small"
+    one = planned("--config", file, "--set", "structure_weights.spleen=2", "--set", "structure_weights.liver=4")
+    assert one["structure_weights"] == {"liver": 4, "pancreas": 2, "spleen": 2}
+    whole = planned("--config", file, "--set", "structure_weights={spleen=2}")
+    assert whole["structure_weights"] == {"spleen": 2}
+
+
 def test_remove_takes_out_and_ingest_takes_in_again(line, word_source):
     assert line("remove", "word", "word_0001").status == 0
     assert json.loads(line("status", "--json").out)["sources"][1]["cases"] == 3
@@ -196,6 +214,7 @@ def test_wrong_use_is_one_line_and_status_two(abdoseg, tmp_path, arguments, mess
         (("train", "--preset", "smal"), "Did you mean small"),
         (("train", "--set", "learning_rat=1"), "Did you mean learning_rate"),
         (("train", "--set", "steps"), "expected KEY=VALUE"),
+        (("train", "--set", "preset=demo"), "choose it by --preset"),
         (("train", "--fold", "x"), "expected K/N"),
         (("train", "--view", "axal-20"), "view 'axal-20' is not known"),
         (("train", "--sources", "wrd"), "Did you mean word"),

@@ -101,3 +101,30 @@ def test_threads_obey_the_budget():
         used, labels = zip(*pool.map(cut, range(40)), strict=True)
     assert max(used) == 3 * size
     assert list(labels) == [stream.example(t).label.tobytes() for t in range(40)]
+
+
+def test_a_device_without_room_is_no_error(monkeypatch):
+    """A budget may be larger than the device: what does not fit is cut on the CPU, as beyond any budget."""
+    stream = PatchStream(*workplace(), PatchSettings(shape=PATCH, affine=NO_AFFINE))
+    patches = DevicePatches(stream, CPU, 10**12)
+    expected = [patches.batch([t]) for t in range(3)]
+    full = DevicePatches(stream, CPU, 10**12)
+    genuine = torch.Tensor.to
+
+    def to(tensor, *others, **options):
+        if tensor.dtype == torch.int16 and tensor.ndim == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return genuine(tensor, *others, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(full, "_volumes_of", lambda recipe: None)
+        by_cpu = [full.batch([t]) for t in range(3)]
+        patch.undo()
+        patch.setattr(torch.Tensor, "to", to)
+        found = full._volumes_of(stream.recipe(0))
+    assert found is None
+    assert full.budget == full.used == len(full) == 0
+    for a, b, c in zip(expected, by_cpu, (full.batch([t]) for t in range(3)), strict=True):
+        torch.testing.assert_close(b.image, a.image, atol=1e-5, rtol=0)
+        assert torch.equal(c.label, a.label)
+    assert len(full) == 0

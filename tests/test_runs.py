@@ -80,10 +80,11 @@ def test_a_run_that_another_process_trains_is_left_alone(workspace):
         train(workspace, make_config("small", TINY), device="cpu")
 
 
-def test_a_damaged_run_does_not_hide_the_others(workspace):
+@pytest.mark.parametrize("damage", [b"steps = 'many'", b"steps = 2 # \xff", b"steps = "])
+def test_a_damaged_run_does_not_hide_the_others(workspace, damage):
     first = train(workspace, make_config("small", TINY), device="cpu").run
     second, _ = start_run(workspace, make_config("small", {**TINY, "seed": 1}))
-    (second.folder / "config.toml").write_text("steps = 'many'")
+    (second.folder / "config.toml").write_bytes(damage)
     assert [run.name for run in list_runs(workspace)] == [first.name]
     facts = status(workspace)
     assert list(facts["damaged_runs"]) == [second.name]

@@ -89,6 +89,24 @@ def test_annotated_from_labels_takes_only_what_is_there(workspace):
         assert set(by_labels.structure_ids) < set(by_card.structure_ids)
 
 
+def test_annotated_from_labels_sees_nothing_that_a_view_hides(workspace):
+    view = sparsify(workspace, ["axial"], 0.05, name="one").view
+    run = planned(workspace, view=view.name, annotated_from="labels", method="multi_head")
+    hidden = 0
+    by_source = {}
+    for facts, annotation in training_cases(workspace, run):
+        label = workspace.read_case(facts.key).label
+        (groups,) = annotation.slices.values()
+        (full,) = (a for f, a in training_cases(workspace, planned(workspace, view=view.name)) if f.key == facts.key)
+        kept = full.rows[groups].any(axis=1)
+        seen = set(np.unique(label[:, :, kept]).tolist()) & set(full.structure_ids)
+        assert set(annotation.structure_ids) == seen
+        hidden += len(set(np.unique(label).tolist()) & set(full.structure_ids)) - len(seen)
+        by_source.setdefault(facts.source, set()).update(seen)
+    assert hidden > 0
+    assert {s: {run.anatomy.id_of(n) for n in names} for s, names in run.data.annotates.items()} == by_source
+
+
 def test_a_weight_of_an_unknown_structure_proposes_a_near_one(workspace):
     with pytest.raises(UnknownNameError, match=r"structure 'livr' is not known\. Did you mean liver"):
         open_sampler(workspace, planned(workspace, structure_weights={"livr": 2.0}))

@@ -22,7 +22,7 @@ CHANGEABLE = {
 class TrainConfig(BaseModel):
     """A training run; equal configurations on equal cases give equal weights (on one CPU, bit for bit)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     preset: str = Field(default="paper", description="where the other values come from")
     network: str = Field(default="transunet3d", description="see `abdoseg list networks`")
@@ -98,7 +98,7 @@ class TrainConfig(BaseModel):
     final_weights: Literal["last", "best"] = Field(
         default="last", description="which become the model: those of the last step, or of the best validation"
     )
-    seed: int = Field(default=0, ge=0, description="of weights, sampling and augmentation")
+    seed: int = Field(default=0, ge=0, lt=2**64, description="of weights, sampling and augmentation")
     fold: tuple[int, int] | None = Field(default=None, description="(k, n): fold k of n, 1-based, is held out")
     validate_every: int = Field(default=0, ge=0, description="steps between validations; 0: never")
     validate_cases: int = Field(default=0, ge=0, description="validation cases used for it; 0: all")
@@ -108,7 +108,7 @@ class TrainConfig(BaseModel):
     workers: int = Field(default=0, ge=0, description="threads that cut patches; 0: chosen for the machine")
     cache_mb: int = Field(default=0, ge=0, description="main memory for cases drawn again, MB a process")
     device_cache_mb: int = Field(default=0, ge=0, description="memory of the GPU for cases: patches are cut there")
-    loader_timeout_seconds: float = Field(default=50.0, gt=0, description="longest wait for a patch")
+    loader_timeout_seconds: float = Field(default=50.0, gt=0, le=86_400, description="longest wait for a patch")
     log_every: int = Field(default=20, gt=0, description="steps a line of metrics.jsonl")
     checkpoint_seconds: float = Field(default=120.0, ge=0, description="time between checkpoints")
 
@@ -197,6 +197,30 @@ class TrainConfig(BaseModel):
         of_validation = {"validate_every", "validate_cases"} if self.final_weights == "best" else set[str]()
         facts = self.model_dump_json(exclude=CHANGEABLE - of_validation, exclude_defaults=True)
         return hashlib.sha256(facts.encode()).hexdigest()[:8]
+
+
+def share(rank: int, size: int, batch: int) -> range:
+    """Return the numbers within a batch that are a process's.
+
+    Raises
+    ------
+    ConfigError
+        If the batch cannot be shared evenly: the mean over examples would not be the mean over processes.
+    """
+    if batch % size:
+        raise ConfigError(
+            f"batch {batch}: cannot be shared by {size} processes; choose a multiple with --set batch=..."
+        )
+    each = batch // size
+    return range(rank * each, (rank + 1) * each)
+
+
+def check_shares(config: TrainConfig, processes: int) -> None:
+    """Raise ConfigError if a batch cannot be shared evenly by the processes and their passes."""
+    each = len(share(0, processes, config.batch))
+    if each % config.accumulate:
+        msg = f"accumulate {config.accumulate}: cannot share the {each} patches a process has of each batch evenly"
+        raise ConfigError(msg)
 
 
 # What short trainings need, and how it was found: docs/annotation.md.

@@ -61,7 +61,7 @@ class DevicePatches:
     device
         Where volumes stay and patches are cut.
     budget
-        Bytes of volumes never exceeded; what came first stays.
+        Bytes of volumes never exceeded; what came first stays. Lowered to what is there when the device is full.
 
     Attributes
     ----------
@@ -124,8 +124,11 @@ class DevicePatches:
         with self._lock:  # others wait for the bus
             if key not in self._volumes and self.used + size <= self.budget:
                 image, label = (torch.from_numpy(np.ascontiguousarray(a[...])) for a in (case.image, case.label))
-                self._volumes[key] = image.to(self.device), label.to(self.device)
-                self.used += size
+                try:
+                    self._volumes[key] = image.to(self.device), label.to(self.device)
+                    self.used += size
+                except torch.OutOfMemoryError:
+                    self.budget = self.used  # more than there is room for: those that are there stay
             return self._volumes.get(key)
 
     def _renumbered(self, cut: DeviceCut, recipe: Recipe) -> _Example:

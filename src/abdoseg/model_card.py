@@ -3,12 +3,13 @@
 from importlib.metadata import version
 from typing import Any
 
+from abdoseg.origins import Origin, sources_of
 from abdoseg.runs import Run
 from abdoseg.store import Workspace
 
 
-def model_card(workspace: Workspace, run: Run, validation: tuple[float, int] | None) -> dict[str, Any]:
-    """Return the facts of a model card, ready for JSON.
+def model_card(workspace: Workspace, run: Run) -> dict[str, Any]:
+    """Return the facts of a model card, ready for JSON; ``steps`` and validations are added with the weights.
 
     Parameters
     ----------
@@ -16,20 +17,10 @@ def model_card(workspace: Workspace, run: Run, validation: tuple[float, int] | N
         Where its sources are recorded.
     run
         The run.
-    validation
-        Best mean DSC on validation cases, in per cent, and its step; ``None`` without validation.
     """
     settings, config = run.data.settings, run.config
-    keys = run.data.keys("train")
-    records = workspace.records()
-    sources = {}
-    for source in sorted({key.partition("/")[0] for key in keys}):
-        card = records[source].card if source in records else {}
-        sources[source] = {
-            "training_cases": sum(key.startswith(f"{source}/") for key in keys),
-            "title": card.get("title", source),
-            "licence": card.get("access", {}).get("licence", "not known"),
-        }
+    # Runs of older versions froze no origin.
+    origin = run.data.origin or Origin(sources=sources_of(workspace, run.data.keys("train")))
     return {
         "abdoseg": version("abdoseg"),
         "run": run.name,
@@ -40,10 +31,8 @@ def model_card(workspace: Workspace, run: Run, validation: tuple[float, int] | N
         "windows": settings.windows.model_dump(mode="json"),
         "patch": list(config.patch),
         "view": config.view,
-        "sources": sources,
-        "steps": config.steps,
+        **origin.model_dump(mode="json"),
         "batch": config.batch,
-        "validation": None if validation is None else {"dsc_percent": validation[0], "step": validation[1]},
         "intended_use": "Research. Not a medical device.",
     }
 
@@ -51,7 +40,6 @@ def model_card(workspace: Workspace, run: Run, validation: tuple[float, int] | N
 def card_as_markdown(card: dict[str, Any]) -> str:
     """Return the card as a page."""
     lines = [f"# {card['run']}", "", card["intended_use"], ""]
-    validation = card["validation"]
     facts = {
         "Made with": f"abdoseg {card['abdoseg']}",
         "Network, method": f"{card['network']}, {card['method']}",
@@ -59,12 +47,35 @@ def card_as_markdown(card: dict[str, Any]) -> str:
         "Windows": ", ".join(f"{name} {value}" for name, value in card["windows"].items()),
         "Patch": " x ".join(str(side) for side in card["patch"]),
         "Training": f"{card['steps']} steps of {card['batch']} patches, view {card['view']}",
-        "Validation": "none" if not validation else "mean DSC {dsc_percent:.1f} % at step {step}".format(**validation),
+        "Validation": _score(card["validation"]),
     }
+    best = card["best_validation"]
+    if best and best["step"] != card["steps"]:
+        facts["Best validation, other weights"] = f"{_score(best)}; those are in {best['file']}"
+    if card["started_from"]:
+        facts["Started from"] = _started_from(card["started_from"])
     lines += [f"- {name}: {value}" for name, value in facts.items()]
     lines += ["", "## Structures, in channel order", "", "0. background"]
     lines += [f"{i}. {name}" for i, name in enumerate(card["structures"], start=1)]
-    lines += ["", "## Learnt from", "", "| source | training cases | licence |", "|---|---|---|"]
-    lines += [f"| {s['title']} | {s['training_cases']} | {s['licence']} |" for s in card["sources"].values()]
+    lines += ["", "## Learnt from", "", "| source | training cases | licence | through |", "|---|---|---|---|"]
+    lines += _sources(card["sources"], "this run")
+    base = card["started_from"]
+    while base:
+        lines += _sources(base["sources"], f"{base['gives']} of run {base['run']}")
+        base = base["started_from"]
     lines += ["", "Whether weights inherit the terms of the data they learnt from is for you to check.", ""]
     return "\n".join(lines)
+
+
+def _score(found: dict[str, Any] | None) -> str:
+    return f"mean DSC {found['dsc_percent']:.1f} % at step {found['step']}" if found else "none of these weights"
+
+
+def _started_from(base: dict[str, Any]) -> str:
+    steps = "" if base["steps"] is None else f" after {base['steps']} steps"
+    what = "its labels were learnt from" if base["gives"] == "labels" else "its weights were the first"
+    return f"run {base['run']}{steps}; {what}"
+
+
+def _sources(sources: dict[str, dict[str, Any]], through: str) -> list[str]:
+    return [f"| {s['title']} | {s['training_cases']} | {s['licence']} | {through} |" for s in sources.values()]

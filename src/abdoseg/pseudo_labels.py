@@ -7,7 +7,7 @@ import numpy as np
 from abdoseg.annotation import Annotation
 from abdoseg.case import Case, CaseFacts, Foreground
 from abdoseg.devices import choose_device
-from abdoseg.errors import CaseError, ConfigError, RunError
+from abdoseg.errors import CaseError, ConfigError, RunError, UnknownNameError
 from abdoseg.inference import sliding_window_logits
 from abdoseg.methods.pseudo_label import label_case
 from abdoseg.model import SegmentationModel
@@ -40,10 +40,19 @@ def label_training_cases(workspace: Workspace, run: Run, device: str, progress: 
     CaseError
         If a case cannot be written.
     """
-    teacher = load_run(workspace, run.config.start_from)
+    cases, target = shown_training_cases(workspace, run), derived_cases(run)
+    complete = all(target.is_there(facts.key) for facts, _ in cases)
+    # Whoever has the teacher's name since: a training that has begun keeps the labels it began with.
+    if complete and run.checkpoint_file.is_file():
+        return
+    try:
+        teacher = load_run(workspace, run.config.start_from)
+    except (UnknownNameError, RunError):
+        if complete:  # nothing is left for it to do
+            return
+        raise
     if teacher.data.settings != run.data.settings:
         raise ConfigError(f"run {teacher.name}: has other structures, spacing or windows than this workspace")
-    cases, target = shown_training_cases(workspace, run), derived_cases(run)
     by = _teacher_digest(teacher, run.config.confidence)
     todo = [(f, a) for f, a in cases if not target.holds(f.key, _digest(f, a, by))]
     if not todo:

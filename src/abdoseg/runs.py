@@ -8,24 +8,27 @@
 import json
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from abdoseg.anatomy import ABDOMEN, Anatomy
+from abdoseg.annotation import Annotation
 from abdoseg.case import CaseFacts
 from abdoseg.config import TrainConfig, parse_config
 from abdoseg.errors import ConfigError, RunError, WorkspaceError, unknown_name
 from abdoseg.files import write_text
 from abdoseg.methods import METHODS
 from abdoseg.methods.task import Task
+from abdoseg.origins import Base, Gives, Origin, sources_of
+from abdoseg.sampling import held_structures
 from abdoseg.splits import SplitItem, split_cases
-from abdoseg.store import CaseBrief, Settings, Workspace, load_twins
+from abdoseg.store import CaseBrief, Settings, Workspace, load_twins, occupied_slices, shown_annotation
 from abdoseg.types import NAME_PATTERN, SplitName
 from abdoseg.views import View
 
@@ -53,6 +56,7 @@ class RunData(BaseModel):
     annotates: dict[str, tuple[str, ...]] = Field(
         default={}, description="structures that each training source annotates; only for methods with a head a source"
     )
+    origin: Origin | None = Field(default=None, description="what its weights learn from; runs of old versions: None")
 
     def keys(self, side: str) -> list[str]:
         """Return the case keys of ``train``, ``val``, ``test`` or ``all``."""
@@ -127,15 +131,18 @@ class Run:
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """Return the lines of a ``metrics.jsonl``; a line cut off by a kill is left out."""
+    """Return the lines of a ``metrics.jsonl`` up to the first damaged one, such as one that a kill cut off."""
     if not file.is_file():
         return []
-    lines = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    lines: list[dict[str, Any]] = []
+    for line in file.read_bytes().splitlines():
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            facts = json.loads(line)
+        except ValueError:  # no JSON, or bytes that are no text
             break
+        if not isinstance(facts, dict) or "step" not in facts:
+            break
+        lines.append(facts)
     return lines
 
 
@@ -157,25 +164,32 @@ def freeze(workspace: Workspace, config: TrainConfig) -> RunData:
     cases = tuple(FrozenCase(key=f.key, side=sides[f.key], digest=f.digest) for f in facts)
     if not any(case.side == "train" for case in cases):
         raise ConfigError(f"{workspace.path}: all {len(cases)} cases are validation or test; ingest training cases")
+    view = workspace.view(config.view)
     annotates = {}
     if METHODS[config.method].per_source:
-        annotates = _annotated_by_source(workspace, [f for f in facts if sides[f.key] == "train"], config)
-    view = workspace.view(config.view)
+        annotates = _annotated_by_source(workspace, [f for f in facts if sides[f.key] == "train"], config, view)
     return RunData(cases=cases, view=view, settings=workspace.settings, annotates=annotates)
 
 
 def _annotated_by_source(
-    workspace: Workspace, briefs: Sequence[CaseBrief], config: TrainConfig
+    workspace: Workspace, briefs: Sequence[CaseBrief], config: TrainConfig, view: View | None
 ) -> dict[str, tuple[str, ...]]:
     """Return the structures that some training case of each source annotates."""
     names = workspace.anatomy.names
     found: dict[str, set[int]] = {}
     for brief in briefs:
-        ids = set(brief.groups.structure_ids)
+        ids = brief.groups.structure_ids
         if config.annotated_from == "labels":
-            ids &= {i for i, voxels in enumerate(brief.voxels, start=1) if voxels}
+            ids = annotation_from_labels(workspace, brief, shown_annotation(workspace, brief, view)).structure_ids
         found.setdefault(brief.source, set()).update(ids)
     return {source: tuple(names[i - 1] for i in sorted(ids)) for source, ids in sorted(found.items())}
+
+
+def annotation_from_labels(workspace: Workspace, case: CaseFacts | CaseBrief, shown: Annotation) -> Annotation:
+    """Return an annotation that knows those structures alone of which it shows a voxel; what it hides says nothing."""
+    brief = case if isinstance(case, CaseBrief) else CaseBrief.of(case, workspace.anatomy.names, "")
+    occupied = occupied_slices(workspace, case) if shown.slices else {}
+    return Annotation(shown.rows & held_structures(shown, brief.voxel_counts(), occupied), shown.slices)
 
 
 def read_frozen(workspace: Workspace, run: Run, frozen: FrozenCase) -> CaseFacts:
@@ -229,23 +243,37 @@ def plan_run(workspace: Workspace, config: TrainConfig, name: str | None = None)
     """
     if name is not None and not re.fullmatch(NAME_PATTERN, name):
         raise ConfigError(f"run name '{name}': expected letters, digits, dots, dashes and underscores")
-    if config.start_from is not None:
-        find_run(workspace, config.start_from)
     data = freeze(workspace, config)
     same = [run for run in list_runs(workspace) if run.config.digest() == config.digest() and name in (None, run.name)]
     for run in reversed(same):
-        if run.status != "finished" or run.data == data:
+        if run.status != "finished" or run.data.model_copy(update={"origin": None}) == data:
             return replace(run, config=config), False
     folder = workspace.runs_folder / (name or _free_name(workspace, config))
     if folder.exists():
         raise ConfigError(f"run {name}: exists with another configuration or other cases; choose another --name")
-    return Run(folder, config, data), True
+    return Run(folder, config, data.model_copy(update={"origin": _origin(workspace, config, data)})), True
 
 
-def start_run(workspace: Workspace, config: TrainConfig, name: str | None = None) -> tuple[Run, bool]:
-    """Return what :func:`plan_run` does, with a new run's folder written."""
+def _origin(workspace: Workspace, config: TrainConfig, data: RunData) -> Origin:
+    """Return what a new run learns from, and through which runs."""
+    base = None
+    if config.start_from is not None:
+        run = find_run(workspace, config.start_from)
+        known = run.data.origin or Origin(sources=sources_of(workspace, run.data.keys("train")))
+        gives: Gives = "labels" if METHODS[config.method].needs_teacher else "weights"
+        steps = run.config.steps if run.status == "finished" else run.last_metrics().get("step")
+        base = Base(run=run.name, gives=gives, steps=steps, sources=known.sources, started_from=known.started_from)
+    return Origin(sources=sources_of(workspace, data.keys("train")), started_from=base)
+
+
+def start_run(
+    workspace: Workspace, config: TrainConfig, name: str | None = None, check: Callable[[Run], object] | None = None
+) -> tuple[Run, bool]:
+    """Return what :func:`plan_run` does, with a new run's folder written once ``check`` has raised nothing."""
     run, new = plan_run(workspace, config, name)
     if new:
+        if check is not None:
+            check(run)
         _write_run(run)
     return run, new
 
@@ -274,7 +302,7 @@ def open_run(folder: Path) -> Run:
     try:
         config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
         data = RunData.model_validate_json((folder / "data.json").read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+    except (OSError, ValueError) as error:  # of bytes that are no text, of TOML, of JSON, of their values
         reason = " ".join(str(error).split())
         raise RunError(f"{folder}: not a run ({reason}); `abdoseg status` lists the runs") from error
     return Run(folder, parse_config(config, str(folder / "config.toml")), data)

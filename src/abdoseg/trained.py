@@ -1,13 +1,14 @@
 """From a run on disk to a model that predicts."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from abdoseg.checkpoints import load_weights
 from abdoseg.errors import RunError
 from abdoseg.methods.assemble import build_model, method_for
-from abdoseg.methods.parts import Predictor
+from abdoseg.methods.parts import Model, Predictor
 from abdoseg.model import SegmentationModel
 from abdoseg.runs import Run
 
@@ -24,7 +25,8 @@ def load_model(run: Run, device: torch.device) -> tuple[SegmentationModel, int]:
     """
     trained = build_model(run.config.network, run.config.method, run.task())
     facts = load_weights(checkpoint_of(run), trained)
-    network = Predictor(trained, method_for(run.config.network, run.config.method).scores)
+    fast = cast("Model", trained).for_prediction()
+    network = Predictor(fast, method_for(run.config.network, run.config.method).scores)
     steps = int(facts.get("step", run.config.steps))
     settings = run.data.settings
     model = SegmentationModel(

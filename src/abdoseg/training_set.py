@@ -1,8 +1,6 @@
 """What a run learns from: its training cases as its view shows them, and how they are drawn."""
 
-from collections.abc import Sequence
-
-import numpy as np
+import hashlib
 
 from abdoseg.annotation import Annotation
 from abdoseg.augmentation.affine import AffineSettings
@@ -11,7 +9,7 @@ from abdoseg.case import CaseFacts
 from abdoseg.errors import RunError, unknown_name
 from abdoseg.methods import METHODS
 from abdoseg.patches import PatchSettings, PatchStream
-from abdoseg.runs import Run, read_frozen
+from abdoseg.runs import Run, annotation_from_labels, read_frozen
 from abdoseg.sampling import (
     Candidates,
     CaseEntry,
@@ -49,9 +47,15 @@ def shown_training_cases(workspace: Workspace, run: Run) -> list[tuple[CaseFacts
     RunError
         If a case the run froze is gone or was taken again with other voxels.
     """
-    names = run.anatomy.names
     found = [read_frozen(workspace, run, frozen) for frozen in run.data.cases if frozen.side == "train"]
-    return [(f, _shown(workspace, run, f, [f.voxels.get(name, 0) for name in names])) for f in found]
+    return [(f, _shown(workspace, run, f)) for f in found]
+
+
+def validation_keys(run: Run) -> list[str]:
+    """Return the cases that a training is validated on, in an order that mixes the sources; never test cases."""
+    # So that a few of the cases stand for all.
+    keys = sorted(run.data.keys("val"), key=lambda key: hashlib.sha256(key.encode()).digest())
+    return keys[: run.config.validate_cases or None] if run.config.validate_every else []
 
 
 def derived_cases(run: Run) -> DerivedCases:
@@ -63,12 +67,10 @@ def _can_learn_from(run: Run, annotation: Annotation) -> bool:
     return annotation.has_annotation or not METHODS[run.config.method].skips_unannotated
 
 
-def _shown(workspace: Workspace, run: Run, case: CaseFacts | CaseBrief, voxels: Sequence[int]) -> Annotation:
-    """Return a case's annotation as the run's view and settings show it; ``voxels`` are those of structures 1..N."""
+def _shown(workspace: Workspace, run: Run, case: CaseFacts | CaseBrief) -> Annotation:
+    """Return a case's annotation as the run's view and settings show it."""
     annotation = shown_annotation(workspace, case, run.data.view)
-    if run.config.annotated_from == "labels":
-        annotation = Annotation(annotation.rows & (np.array(voxels) > 0), annotation.slices)
-    return annotation
+    return annotation_from_labels(workspace, case, annotation) if run.config.annotated_from == "labels" else annotation
 
 
 def open_stream(workspace: Workspace, run: Run) -> PatchStream:
@@ -82,7 +84,22 @@ def open_stream(workspace: Workspace, run: Run) -> PatchStream:
     config = run.config
     labelled = METHODS[config.method].needs_teacher
     cases = _derived_training_cases(run) if labelled else training_cases(workspace, run)
-    settings = PatchSettings(
+    cache_bytes = config.cache_mb * 2**20
+    reader = derived_cases(run) if labelled else workspace
+    candidates = _candidates(workspace, run)
+    return PatchStream(cases, reader, patch_settings(run), cache_bytes=cache_bytes, candidates=candidates)
+
+
+def patch_settings(run: Run) -> PatchSettings:
+    """Return what a run's patches are like.
+
+    Raises
+    ------
+    ConfigError, UnknownNameError
+        If a setting does not fit the run's structures.
+    """
+    config = run.config
+    return PatchSettings(
         shape=config.patch,
         affine=AffineSettings(rotation_degrees=config.rotation_degrees, scale=config.scale),
         sampler=config.sampler,
@@ -92,9 +109,6 @@ def open_stream(workspace: Workspace, run: Run) -> PatchStream:
         flip=FlipSettings(config.flip, partners_of(run.anatomy) if config.flip[0] else ()),
         intensity=config.intensity,
     )
-    cache_bytes = config.cache_mb * 2**20
-    reader = derived_cases(run) if labelled else workspace
-    return PatchStream(cases, reader, settings, cache_bytes=cache_bytes, candidates=_candidates(workspace, run))
 
 
 def _derived_training_cases(run: Run) -> list[tuple[CaseFacts, Annotation]]:
@@ -151,7 +165,7 @@ def _candidates(workspace: Workspace, run: Run) -> Candidates:
         if brief is None or brief.digest != frozen.digest:
             msg = f"run {run.name}: its case {frozen.key} is gone or has other voxels now; start a new run with --name"
             raise RunError(msg)
-        annotation = _shown(workspace, run, brief, brief.voxels)
+        annotation = _shown(workspace, run, brief)
         if _can_learn_from(run, annotation):
             entries.append(_entry(workspace, brief, annotation))
     return Candidates.of(entries)

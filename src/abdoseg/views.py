@@ -101,7 +101,9 @@ class View(BaseModel):
     axes: tuple[str, ...] = Field(description="view directions: axial, coronal, sagittal")
     fraction: float | None = Field(default=None, gt=0, le=1, description="fraction of slices that keep their labels")
     every: int | None = Field(default=None, ge=1, description="instead of a fraction: each K-th slice keeps them")
-    seed: int | None = Field(default=None, ge=0, description="of random slices; without it they are evenly spaced")
+    seed: int | None = Field(
+        default=None, ge=0, lt=2**64, description="of random slices; without it they are evenly spaced"
+    )
     structures: tuple[PositiveInt, ...] = Field(default=(), description="ids of the structures it thins; empty: all")
     per_structure: bool = Field(default=False, description="each structure's slices are spaced over those that hold it")
     native: bool = Field(default=False, description="slices of the file's grid are chosen, not of the harmonised one")

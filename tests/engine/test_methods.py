@@ -177,6 +177,29 @@ def test_a_run_labels_for_another_and_only_once(two_sources, monkeypatch):
     assert train(two_sources, chosen, name="student", device="cpu").outcome == "trained"
 
 
+def test_who_labels_is_needed_until_all_is_labelled(two_sources, monkeypatch):
+    gone = train(two_sources, make_config("small", {**TINY, "seed": 4}), name="gone", device="cpu").run
+    chosen = config("pseudo_label", start_from="gone", confidence=0.3)
+    monkeypatch.setattr("abdoseg.steps.train.open_stream", fail_with(ConfigError("once all is labelled")))
+    with pytest.raises(ConfigError, match="once all is labelled"):
+        train(two_sources, chosen, name="orphan", device="cpu")
+    monkeypatch.undo()
+    shutil.rmtree(gone.folder)
+    run = train(two_sources, chosen, name="orphan", device="cpu").run
+    card = json.loads((run.folder / "model.json").read_text())
+    assert (card["started_from"]["run"], card["started_from"]["gives"]) == ("gone", "labels")
+    assert "its labels were learnt from" in (run.folder / "MODEL_CARD.md").read_text()
+    with pytest.raises(UnknownNameError, match="run 'gone' is not known"):
+        train(two_sources, config("pseudo_label", start_from="gone", confidence=0.4), device="cpu")
+
+
+def fail_with(error):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
 def test_who_labels_must_be_said(two_sources):
     with pytest.raises(ConfigError, match="method pseudo_label: needs a finished run that labels the training cases"):
         make_config("small", {**TINY, "method": "pseudo_label"})

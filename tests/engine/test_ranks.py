@@ -2,8 +2,9 @@
 
 import pytest
 
+from abdoseg.config import share
 from abdoseg.engine.place import Place, first_node, place_of
-from abdoseg.engine.ranks import joined_ranks, share
+from abdoseg.engine.ranks import joined_ranks
 from abdoseg.errors import ConfigError
 
 SRUN = {

@@ -6,11 +6,9 @@ import math
 import multiprocessing
 import os
 import re
-import signal
+import shutil
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,18 +18,22 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from abdoseg.cards import load_card
 from abdoseg.checkpoints import load_tensors
 from abdoseg.config import TrainConfig, make_config
 from abdoseg.engine import fit as engine
-from abdoseg.errors import ConfigError, RunError, UnknownNameError
+from abdoseg.engine.journal import Journal
+from abdoseg.engine.state import Validation
+from abdoseg.errors import ConfigError, RunError, UnknownNameError, WorkspaceError
 from abdoseg.methods import METHODS
 from abdoseg.networks import checkpointing
 from abdoseg.progress import Silent
 from abdoseg.runs import load_run, open_run
+from abdoseg.steps.ingest import ingest
 from abdoseg.steps.train import train
-from abdoseg.store import Workspace
+from abdoseg.store import Settings, Workspace
 from abdoseg.trained import load_model
-from tests.conftest import Heard
+from tests.conftest import Heard, word_case
 
 TERMS = ("loss", *METHODS["self_disambiguation"].load().terms)
 TINY = {"steps": 20, "patch": (16, 16, 16), "batch": 4, "log_every": 1, "validate_every": 0}
@@ -141,7 +143,7 @@ def test_the_layout_is_another_and_does_not_change_the_weights(many_cases, monke
         made.append(copy.deepcopy(start))
         return made[-1]
 
-    monkeypatch.setattr("abdoseg.steps.train.build_network", build)
+    monkeypatch.setattr("abdoseg.steps.train.build_model", build)
     runs = [
         train(
             many_cases, config(steps=3, precision="float64", channels_last=last), name=f"last-{last}", device="cpu"
@@ -255,7 +257,7 @@ def test_validation_is_on_validation_cases_and_keeps_the_best(many_cases, monkey
     scores = iter([40.0, 60.0, 50.0])
     seen = []
 
-    def scored(network, keys, *others):
+    def scored(network, keys, *others, **options):
         seen.append((tuple(keys), network.training, network))
         return next(scores)
 
@@ -269,6 +271,7 @@ def test_validation_is_on_validation_cases_and_keeps_the_best(many_cases, monkey
     assert told == [(2, 40.0), (4, 60.0), (6, 50.0)]
     card = json.loads((run.folder / "model.json").read_text())
     assert (card["validation"], card["steps"]) == ({"dsc_percent": 60.0, "step": 4}, 4)
+    assert card["best_validation"] == {"dsc_percent": 60.0, "step": 4, "file": "checkpoints/best.safetensors"}
     best, _ = load_tensors(run.folder / "checkpoints" / "best.safetensors")
     model, facts = load_tensors(run.model_file)
     assert facts["step"] == "4"
@@ -276,6 +279,20 @@ def test_validation_is_on_validation_cases_and_keeps_the_best(many_cases, monkey
     last, _ = load_tensors(run.checkpoint_file)
     assert any(not torch.equal(last[f"model.{key}"], model[key]) for key in model)
     assert load_model(run, torch.device("cpu"))[1] == 4
+
+
+def test_the_card_of_the_last_weights_has_their_validation(many_cases, monkeypatch):
+    scores = iter([40.0, 60.0, 50.0])
+    monkeypatch.setattr("abdoseg.steps.train.mean_dsc", lambda *_, **__: next(scores))
+    changes = {"steps": 6, "validate_every": 2}
+    train(many_cases, config(**changes), name="last-card", device="cpu", stop_after=5)
+    run = train(many_cases, config(**changes), name="last-card", device="cpu").run
+    card = json.loads((run.folder / "model.json").read_text())
+    assert (card["validation"], card["steps"]) == ({"dsc_percent": 50.0, "step": 6}, 6)
+    assert card["best_validation"] == {"dsc_percent": 60.0, "step": 4, "file": "checkpoints/best.safetensors"}
+    text = (run.folder / "MODEL_CARD.md").read_text()
+    assert "- Validation: mean DSC 50.0 % at step 6" in text
+    assert "mean DSC 60.0 % at step 4; those are in checkpoints/best.safetensors" in text
 
 
 def test_validation_scores_are_those_of_a_prediction(many_cases):
@@ -303,6 +320,26 @@ def test_validation_scores_are_those_of_a_prediction(many_cases):
     assert score == pytest.approx(100 * (len(there) - 2) / len(there))
 
 
+def test_a_card_tells_what_the_first_weights_learnt_from(many_cases):
+    changes = {"steps": 2, "learning_rate": 1e-3}
+    first = train(many_cases, config(**changes), name="grand", device="cpu").run
+    second = train(many_cases, config(**changes, start_from="grand"), name="parent", device="cpu", stop_after=1).run
+    shutil.rmtree(first.folder)  # what it was is frozen
+    third = train(many_cases, config(**changes, start_from="parent"), name="child", device="cpu", stop_after=1).run
+    shutil.rmtree(second.folder)  # needed no more: the run has its own checkpoint
+    assert train(many_cases, config(**changes, start_from="parent"), name="child", device="cpu").outcome == "trained"
+    assert train(many_cases, config(**changes, start_from="parent"), device="cpu").outcome == "already finished"
+    card = json.loads((third.folder / "model.json").read_text())
+    base = card["started_from"]
+    assert (base["run"], base["gives"], base["steps"]) == ("parent", "weights", 1)
+    assert (base["started_from"]["run"], base["started_from"]["steps"]) == ("grand", 2)
+    assert "GPL" in base["started_from"]["sources"]["word"]["licence"]
+    text = (third.folder / "MODEL_CARD.md").read_text()
+    for through in ("this run", "weights of run parent", "weights of run grand"):
+        assert re.search(rf"\| .*GPL.* \| {through} \|", text), through
+    assert "- Started from: run parent after 1 steps; its weights were the first" in text
+
+
 def test_a_run_may_start_from_anothers_weights(many_cases):
     first = train(many_cases, config(steps=3), name="first", device="cpu").run
     fine = train(many_cases, config(steps=1, learning_rate=1e-12, start_from="first"), name="fine", device="cpu").run
@@ -316,53 +353,9 @@ def test_a_run_may_start_from_anothers_weights(many_cases):
     assert not (many_cases.runs_folder / "nothing").exists()
 
 
-COMMAND = "from abdoseg.cli import main; main()"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_signals_save_and_stop_and_the_same_command_goes_on(many_cases, number, tmp_path):
-    name = f"signalled-{number.name}"
-    settings = ["patch=[16,16,16]", "batch=2", "log_every=1", "validate_every=0", "checkpoint_seconds=1000"]
-    command = [sys.executable, "-c", COMMAND, "train", "--steps", "100000", "--name", name, "-w", str(many_cases.path)]
-    command += [part for text in settings for part in ("--set", text)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    metrics = many_cases.runs_folder / name / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (metrics.is_file() and metrics.read_text().count("\n") >= 3):
-        time.sleep(0.1)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "stopped; type the same command to go on" in err
-    run = load_run(many_cases, name)
-    done = int(load_tensors(run.checkpoint_file)[1]["step"])
-    assert done == lines(run)[-1]["step"]
-
-
-@pytest.mark.slow
-def test_nproc_starts_processes_that_train_together(many_cases, abdoseg, tmp_path):
-    settings = ["patch=[16,16,16]", "batch=2", "validate_every=0"]
-    command = [sys.executable, "-c", COMMAND, "train", "--nproc", "2", "--steps", "3", "--name", "nproc"]
-    command += ["-w", str(many_cases.path), *(part for text in settings for part in ("--set", text))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("run nproc: trained, 3 steps")
-    assert done.stdout.count("\n") == 1
-    assert done.stderr.count("view full;") == 1
-    assert "Warn" not in done.stderr
-    assert "launcher" not in done.stderr
-    command[command.index("nproc")] = "wrong"
-    wrong = subprocess.run([*command, "--set", "batch=3"], capture_output=True, text=True, check=False, timeout=300)
-    assert wrong.returncode == 2
-    assert "batch 3: cannot be shared by 2 processes" in wrong.stderr
-    assert wrong.stderr.count("error:") == 1
-    assert "Traceback" not in wrong.stderr
-
-
 def test_memory_does_not_grow_with_the_length_of_a_run(many_cases, monkeypatch):
     """Some thousand steps: what a step leaves behind would show. The network is next to nothing, for time's sake."""
-    monkeypatch.setattr("abdoseg.steps.train.build_network", lambda *_, **__: torch.nn.Conv3d(1, 17, 1))
+    monkeypatch.setattr("abdoseg.steps.train.build_model", lambda *_, **__: torch.nn.Conv3d(1, 17, 1))
     held = []
 
     class Watching(Silent):
@@ -393,6 +386,35 @@ def read_events(folder: Path) -> list[tuple[str, int, float]]:
             found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
             at += 16 + size
     return found
+
+
+def test_no_step_is_lost_between_two_lines(many_cases):
+    """A validation between them has a line of its own, and its time counts for nothing."""
+    changes = {"steps": 6, "seed": 8}
+    each = train(many_cases, config(**changes, log_every=1), name="each", device="cpu").run
+    four = train(many_cases, config(**changes, log_every=4, validate_every=3), name="four", device="cpu").run
+    loss = losses(each)[:, 0]
+    found = [line["loss"] for line in lines(four) if "loss" in line]
+    np.testing.assert_allclose(found, [loss[:4].mean(), loss[4:].mean()], rtol=1e-9)
+
+
+def test_the_time_of_a_validation_is_no_part_of_the_pace(tmp_path, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("abdoseg.engine.journal.time.perf_counter", lambda: now)
+    journal = Journal(
+        tmp_path / "metrics.jsonl", 0, every=2, last=2, batch=1, terms=(), waited_seconds=lambda: 0.0,
+        schedule=lambda step: {}, progress=Silent(),
+    )  # fmt: skip
+    now = 1.0
+    journal.step(1, {"loss": 1.0})
+    now = 100.0
+    journal.validation(Validation(50.0, 1), None)
+    now = 102.0
+    journal.step(2, {"loss": 2.0})
+    journal.close()
+    told = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert told[-1]["seconds_per_step"] == 1.5
+    assert told[-1]["loss"] == 1.5
 
 
 def test_tensorboard_has_the_curves(many_cases):
@@ -431,7 +453,7 @@ def test_compiled_training_learns_the_same(many_cases, monkeypatch):
     layers = torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(4, 17, 1)
     torch.manual_seed(0)
     start = copy.deepcopy(torch.nn.Sequential(*layers))
-    monkeypatch.setattr("abdoseg.steps.train.build_network", lambda *_, **__: copy.deepcopy(start))
+    monkeypatch.setattr("abdoseg.steps.train.build_model", lambda *_, **__: copy.deepcopy(start))
     compiled_modules, real = [], torch.compile
     monkeypatch.setattr(engine.torch, "compile", lambda module: (compiled_modules.append(module), real(module))[1])
     plain = train(many_cases, config(steps=3), name="uncompiled", device="cpu").run
@@ -468,6 +490,20 @@ def test_a_disk_that_hangs_ends_the_run_with_the_case(many_cases, monkeypatch):
         train(many_cases, config(loader_timeout_seconds=0.5), name="hanging", device="cpu")
     assert time.monotonic() - start < 30
     released.set()
+
+
+def test_a_shard_cut_off_while_it_is_open_ends_the_run_with_its_name(tmp_path):
+    word_case(tmp_path / "raw" / "WORD-V0.1.0", 1)
+    workspace = Workspace.create(tmp_path / "w", Settings(spacing_mm=4.0))
+    ingest(workspace, load_card("word"), tmp_path / "raw")
+    file = workspace.case_folder("word/word_0001") / "image" / "c" / "0" / "0" / "0"
+
+    class CutsOff(Silent):
+        def advance(self, amount=1, note=""):
+            os.truncate(file, 100)
+
+    with pytest.raises(WorkspaceError, match=r"word_0001.*image.*damaged \(the chunk at byte \d+ is cut off\)"):
+        train(workspace, config(), device="cpu", progress=CutsOff())
 
 
 def test_a_damaged_case_ends_the_run_with_its_name(many_cases, monkeypatch):

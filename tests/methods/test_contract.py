@@ -97,6 +97,18 @@ def test_the_seed_decides_and_state_round_trips(name):
     assert len(set(stored)) == len(stored)  # safetensors takes no two names of one tensor
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["unet_small", "transunet3d"])
+@every_method
+def test_the_form_for_prediction_predicts_the_same(name, network):
+    model, method = built(name, network)
+    image = torch.rand(1, 1, 16, 16, 32)
+    with torch.no_grad():
+        expected = Predictor(model, method.scores).eval()(image)
+        found = Predictor(model.for_prediction(), method.scores).eval()(image)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-3)
+
+
 @every_method
 def test_bfloat16(name):
     model, method = built(name)

@@ -24,8 +24,8 @@ def network():
 
 
 def test_parameters_of_each_part(network):
-    mixer = network.mixer
-    assert count(network.encoder) == 40_677_760
+    mixer = network.encoder.mixer
+    assert count(network.encoder.convolutions) == 40_677_760
     assert count(mixer.embed) == 524_800
     assert count(mixer.positions) == 175_616
     assert count(mixer.layers, mixer.norm) == 8_412_192
@@ -38,7 +38,7 @@ def test_sizes_at_112():
     with torch.device("meta"):
         network = TransUNet3D(1, 17)
         x = torch.rand(1, 1, 112, 112, 112)
-        deepest, skips = network.encoder(x)
+        deepest, skips = network.encoder.convolutions(x)
         last, tokens = network.features(x)
     assert deepest.shape == (1, 1024, 7, 7, 7)
     assert [tuple(s.shape[1:3]) for s in skips] == [(64, 112), (64, 56), (256, 28), (512, 14)]
@@ -61,8 +61,8 @@ def test_sides_it_cannot_take(network, sides):
 
 
 def test_start_values(network):
-    assert not network.mixer.positions.vectors.any()
-    for layer in network.mixer.layers:
+    assert not network.encoder.mixer.positions.vectors.any()
+    for layer in network.encoder.mixer.layers:
         torch.testing.assert_close(layer.attention.log_scale, torch.full((8, 1, 1), math.log(10)))
         for linear in (layer.mlp[0], layer.mlp[2]):
             bound = math.sqrt(6 / (512 + 1024))
@@ -77,13 +77,23 @@ def test_start_values(network):
             assert module.num_groups == module.num_channels
 
 
-def test_fused_for_prediction_is_the_same(network):
-    fused = fuse_for_prediction(network)
+@pytest.mark.parametrize("keep_features", [False, True])
+def test_fused_for_prediction_is_the_same(network, keep_features):
+    fused = fuse_for_prediction(network, keep_features=keep_features)
     x = torch.rand(1, 1, 32, 16, 16)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
     with torch.no_grad():
         torch.testing.assert_close(fused(x), network(x), rtol=1e-4, atol=1e-5)
-    assert count(fused) == count(network) - 64 * 64 * 27 - 64 - 1105 + 64 * 17 * 27 + 17
-    assert isinstance(network.head, torch.nn.Conv3d)  # the original is left alone
+        if keep_features:
+            for a, b in zip(fused.features(x), network.features(x), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    apart = 64 * 64 * 27 + 64 + 1105
+    assert count(fused) == count(network) - (0 if keep_features else apart - 64 * 17 * 27 - 17)
+    assert not any(isinstance(module, StandardisedConv3d) for module in fused.modules())
+    # The original is left alone.
+    assert isinstance(network.head, torch.nn.Conv3d)
+    assert any(isinstance(module, StandardisedConv3d) for module in network.modules())
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
 def test_weight_standardisation_by_the_formula():
@@ -161,7 +171,7 @@ def test_positions_follow_the_grid():
 
 def test_positions_reach_the_logits(network):
     x = torch.rand(1, 1, 32, 32, 16)
-    vectors = network.mixer.positions.vectors
+    vectors = network.encoder.mixer.positions.vectors
     with torch.no_grad():
         before = network(x)
         try:

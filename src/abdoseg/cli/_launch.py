@@ -2,11 +2,21 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
+import time
 
 import typer
 
 from abdoseg.errors import RunError
+
+SAVE_SECONDS = 120
+"""How long a process that was asked to stop may take to save."""
+
+# PyTorch's own four, and what SLURM sends: one that the launcher does not know kills it alone.
+_SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+_LOOK_SECONDS = 1.0
 
 
 def launch(processes: int, arguments: list[str]) -> None:
@@ -31,10 +41,10 @@ def launch(processes: int, arguments: list[str]) -> None:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
-        shutdown_timeout=120,  # a stopped process saves first
+        shutdown_timeout=SAVE_SECONDS,
+        signals_to_handle=_SIGNALS,
     )
-    # It logs what the processes have said already.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    _silence()
     command = ["-m", "abdoseg", *without_nproc(arguments)]
     try:
         elastic_launch(config, sys.executable)(*command)
@@ -46,6 +56,32 @@ def launch(processes: int, arguments: list[str]) -> None:
         raise typer.Exit(told[0]) from error
     except SignalException as error:
         raise typer.Exit(130) from error  # the first process has said that it stopped
+
+
+def _silence() -> None:
+    """Let the launcher not log what the processes have said already; its loggers have levels of their own."""
+    for name in [*logging.root.manager.loggerDict]:
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def end_with_launcher() -> None:
+    """Let this process end, its state saved, once the launcher that started it is gone.
+
+    A launcher that is killed cannot stop its processes: they would train on with nobody to stop them. Does nothing in
+    a process that no launcher of PyTorch started.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=_stop_when_alone, args=(os.getppid(),), daemon=True).start()
+
+
+def _stop_when_alone(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    # The launcher held what the processes meet by: without it, good-byes may wait for ever.
+    time.sleep(SAVE_SECONDS)
+    os._exit(1)
 
 
 def without_nproc(arguments: list[str]) -> list[str]:

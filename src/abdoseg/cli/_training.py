@@ -1,6 +1,7 @@
 """The options that say what a run is, for the commands that train or plan one."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,9 +27,17 @@ ConfigOption = Annotated[
 
 
 def config_of(
-    workspace: "Workspace", preset: str, file: Path | None, settings: list[str] | None, **options: Any
+    workspace: "Workspace",
+    preset: str | None,
+    file: Path | None,
+    settings: list[str] | None,
+    *,
+    default_preset: str = "paper",
+    **options: Any,
 ) -> "TrainConfig":
     """Return the configuration: the preset's, then the file's, then ``--set``'s, then the options' own values.
+
+    The preset is ``preset``, else the one that the file names, else ``default_preset``.
 
     Raises
     ------
@@ -41,17 +50,17 @@ def config_of(
 
     sources = expand_aliases(split_names(options.pop("sources", None))) or None
     from_file = _read_file(file)
-    preset = from_file.pop("preset", preset)
+    of_file = from_file.pop("preset", default_preset)
     overrides: dict[str, Any] = {
         "view": workspace.active_view_name(),
         **from_file,
-        **parse_settings(settings),
+        **parse_settings(settings, from_file),
         **{key: value for key, value in options.items() if value is not None},
         **({"sources": sources} if sources else {}),
     }
     if isinstance(overrides.get("fold"), str):
         overrides["fold"] = _fold(overrides["fold"])
-    return make_config(preset, overrides)
+    return make_config(preset or str(of_file), overrides)
 
 
 def _read_file(file: Path | None) -> dict[str, Any]:
@@ -75,10 +84,16 @@ def _fold(text: str) -> tuple[int, int]:
     return k, n
 
 
-def parse_settings(texts: list[str] | None) -> dict[str, Any]:
+def parse_settings(texts: list[str] | None, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return ``key=value`` texts as values, read as TOML so that numbers and lists are what they look like.
 
-    A key may have a part after a dot, for settings that are tables: ``structure_weights.liver=2``.
+    A key may have a part after a dot, for settings that are tables: ``structure_weights.liver=2`` changes one entry of
+    the table that ``base`` has, ``structure_weights={liver=2}`` the whole table.
+
+    Raises
+    ------
+    ConfigError
+        If a text is no setting, or names the preset, which is an option of its own.
     """
     from abdoseg.errors import ConfigError
 
@@ -92,9 +107,15 @@ def parse_settings(texts: list[str] | None) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             parsed = value.strip()
         name, _, part = key.strip().partition(".")
+        if name == "preset":
+            raise ConfigError(f"--set {text}: a preset is the values of many settings; choose it by --preset")
         if not part:
             values[name] = parsed
-        elif isinstance(values.setdefault(name, {}), dict):
+            continue
+        if name not in values:
+            of_base = (base or {}).get(name)
+            values[name] = dict(of_base) if isinstance(of_base, Mapping) else {}
+        if isinstance(values[name], dict):
             values[name][part] = parsed
         else:
             raise ConfigError(f"--set {text}: {name} is given as a whole too; give it once")

@@ -59,9 +59,7 @@ def sample(
     else:
         planned, _ = plan_run(
             store,
-            config_of(
-                store, "paper", config, settings, sampler=sampler, view=view, sources=sources, seed=seed, fold=fold
-            ),
+            config_of(store, None, config, settings, sampler=sampler, view=view, sources=sources, seed=seed, fold=fold),
         )
     found = draw(store, planned, n)
     if as_json:

@@ -15,6 +15,7 @@ from abdoseg.cli._console import (
     progress_bar,
     say,
 )
+from abdoseg.cli._launch import end_with_launcher, launch
 from abdoseg.cli._training import (
     ConfigOption,
     FoldOption,
@@ -27,6 +28,8 @@ from abdoseg.cli._training import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from abdoseg.runs import Run
     from abdoseg.store import Workspace
 
@@ -67,7 +70,7 @@ def train(
 
     store = Workspace.open(workspace)
     where = choose_device(device)
-    chosen = preset or ("paper" if where.type == "cuda" else "small")
+    fitting = "paper" if where.type == "cuda" else "small"
     options: dict[str, Any] = {
         "network": network,
         "method": method,
@@ -76,20 +79,21 @@ def train(
         "sources": sources,
     }
     options |= {"steps": steps, "seed": seed, "fold": fold, "start_from": start_from}
-    made = config_of(store, chosen, config, settings, **options)
+    made = config_of(store, preset, config, settings, default_preset=fitting, **options)
     if as_json and not dry_run:
         raise ConfigError("--json: prints the plan; add --dry-run")
     if nproc > 1 and not dry_run:
-        from abdoseg.cli._launch import launch
-
         launch(nproc, sys.argv[1:])
         return
+    end_with_launcher()
     talks = is_first_process()
     if talks:
         run, new = plan_run(store, made, name)
-        _show_plan(store, run, str(where), nproc, as_json=as_json, dry_run=dry_run, chosen_here=preset is None)
+        chosen_here = preset is None and config is None
+        _show_plan(store, run, where, nproc, as_json=as_json, dry_run=dry_run, chosen_here=chosen_here)
         if not new and run.status != "finished" and not as_json:
-            say(f"run [bold]{run.name}[/] goes on from its last checkpoint, with the cases it froze when it started")
+            where_from = "goes on from its last checkpoint" if run.status == "unfinished" else "begins anew"
+            say(f"run [bold]{run.name}[/] {where_from}, with the cases it froze when it started")
     if dry_run:
         return
     with progress_bar(silent=not talks) as progress:
@@ -101,13 +105,20 @@ def train(
 
 
 def _show_plan(
-    store: "Workspace", run: "Run", device: str, nproc: int, *, as_json: bool, dry_run: bool, chosen_here: bool
+    store: "Workspace",
+    run: "Run",
+    device: "torch.device",
+    nproc: int,
+    *,
+    as_json: bool,
+    dry_run: bool,
+    chosen_here: bool,
 ) -> None:
-    plan = _plan(run, device)
+    plan = _plan(run, str(device))
     if dry_run:
         from abdoseg.steps.plan import plan_training
 
-        plan |= plan_training(store, run, nproc)
+        plan |= plan_training(store, run, nproc, device)
     if as_json:
         print_json(plan)
         return

@@ -6,24 +6,15 @@ import torch
 from torch import Tensor
 
 from abdoseg.augmentation.apply import apply_intensity
-from abdoseg.config import TrainConfig
+from abdoseg.config import TrainConfig, check_shares, share
 from abdoseg.device_patches import DeviceBatch, DevicePatches
 from abdoseg.devices import available_cores
 from abdoseg.engine.fit import Share
 from abdoseg.engine.loader import Loader, Tell
 from abdoseg.engine.precision import storage_type
-from abdoseg.engine.ranks import Ranks, share
-from abdoseg.errors import ConfigError
+from abdoseg.engine.ranks import Ranks
 from abdoseg.methods.parts import TorchBatch
 from abdoseg.patches import Batch, PatchStream, collate
-
-
-def check_shares(config: TrainConfig, processes: int) -> None:
-    """Raise ConfigError if a batch cannot be shared evenly by the processes and their passes."""
-    each = len(share(0, processes, config.batch))
-    if each % config.accumulate:
-        msg = f"accumulate {config.accumulate}: cannot share the {each} patches a process has of each batch evenly"
-        raise ConfigError(msg)
 
 
 class Feed:

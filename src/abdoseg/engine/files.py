@@ -1,6 +1,7 @@
 """The files of a training, in its run's folder."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from abdoseg.checkpoints import MODEL, load_tensors, save_tensors
 from abdoseg.engine.fit import Share
-from abdoseg.engine.state import TrainState
+from abdoseg.engine.state import TrainState, Validation
+from abdoseg.errors import RunError
 from abdoseg.files import write_text
 from abdoseg.model_card import card_as_markdown
 
@@ -59,12 +61,37 @@ class TrainingFiles:
         return str(file)
 
     def finish(self, state: TrainState, facts: dict[str, str], card: dict[str, Any], *, best: bool) -> None:
-        """Write the model card, and last the model: the weights of the last step, or those of the best validation."""
-        weights, step = state.usable().state_dict(), state.step
-        if best and self.best.is_file():
+        """Write the model card, and last the model: the weights of the last step, or those of the best validation.
+
+        Raises
+        ------
+        RunError
+            If those of the best validation are asked for and not there.
+        """
+        weights, step, validation = state.usable().state_dict(), state.step, state.validated
+        if best:
+            if state.best is None or not self.best.is_file():
+                raise RunError(
+                    f"{self.best}: not there, no validation gave a score; the weights of the last step are in "
+                    f"{self.checkpoint}; train with --set final_weights=last --from {self.folder.name}, or with "
+                    "validation cases that hold annotated structures"
+                )
             weights, told = load_tensors(self.best)
-            step = int(told["step"])
-        card = {**card, "steps": step}
+            step, validation = int(told["step"]), state.best
+        card = {
+            **card,
+            "steps": step,
+            "validation": _as_facts(validation if validation is not None and validation.step == step else None),
+            "best_validation": _as_facts(state.best, self.best),
+        }
         write_text(self.model.with_name("model.json"), json.dumps(card, indent=1) + "\n")
         write_text(self.model.with_name("MODEL_CARD.md"), card_as_markdown(card))
         save_tensors(self.model, weights, {**facts, "step": str(step)})
+
+
+def _as_facts(found: Validation | None, file: Path | None = None) -> dict[str, Any] | None:
+    """Return a validation as a card tells it; JSON has no NaN."""
+    if found is None or not math.isfinite(found.score):
+        return None
+    where = {} if file is None else {"file": f"{file.parent.name}/{file.name}"}
+    return {"dsc_percent": found.score, "step": found.step, **where}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from abdoseg.config import TrainConfig
 from abdoseg.engine.precision import autocast
 from abdoseg.engine.ranks import Ranks
-from abdoseg.engine.state import Best, TrainState
+from abdoseg.engine.state import TrainState, Validation
 from abdoseg.errors import RunError, one_line
 from abdoseg.interrupts import deferred_interrupts
 from abdoseg.methods.parts import LossParts, LossSettings, Method, TorchBatch
@@ -55,8 +55,15 @@ class Watcher(Protocol):
     def step(self, step: int, values: dict[str, float]) -> None:
         """Hear of one step."""
 
-    def validation(self, step: int, score: float, best: Best) -> None:
-        """Hear of a validation."""
+    def validation(self, done: Validation, best: Validation | None) -> None:
+        """Hear of a validation, and of the best so far."""
+
+
+Validate = Callable[[nn.Module, Callable[[], bool]], float | None]
+"""``(network, asked to stop?) -> mean DSC`` in per cent on validation cases; ``None`` if it was stopped.
+
+Called in every process; returns the same in each.
+"""
 
 
 def fit(
@@ -68,7 +75,7 @@ def fit(
     *,
     keeper: Keeper,
     watcher: Watcher,
-    validate: Callable[[nn.Module], float] | None = None,
+    validate: Validate | None = None,
 ) -> None:
     """Train on every share in turn; save at the end, every so often, and when interrupted.
 
@@ -87,18 +94,21 @@ def fit(
     keeper, watcher
         Files (used by the first process alone, but for broken batches) and progress.
     validate
-        Returns the mean DSC, in per cent, of a network on validation cases; called in every process.
+        What scores the weights now and then; one that a signal cut short is done again by the next call.
 
     Raises
     ------
     RunError
         If a loss or gradient is not finite, or memory does not suffice.
     KeyboardInterrupt
-        After a signal (Ctrl-C, SIGTERM, SIGUSR1) to any process, between two steps, the state saved.
+        After a signal (Ctrl-C, SIGTERM, SIGUSR1) to any process, between two steps or windows of a validation, the
+        state saved.
     """
     network = _ready_to_run(state.network, config, ranks)
     saved_at = time.monotonic()
     with deferred_interrupts() as asked_to_stop:
+        # One that a signal cut short.
+        _validate_if_due(state, validate, config, asked_to_stop, ranks, keeper=keeper, watcher=watcher)
         for share in shares:
             for group in state.optimiser.param_groups:
                 group["lr"] = config.learning_rate_at(state.step)
@@ -110,16 +120,16 @@ def fit(
             except NotFiniteError as error:
                 raise _broken(state, share, ranks, keeper) from error
             watcher.step(state.step, dict(zip(("loss", *method.terms, "gradient_norm"), (*means, norm), strict=True)))
-            if validate is not None and config.validates_after(state.step):
-                _validate(state, validate, ranks, keeper, watcher)
             # Several processes stop at the step in which all have heard of it; one need not wait for another step.
             stop = asked > 0 or (asked_to_stop() and not ranks.several)
             due = time.monotonic() - saved_at > config.checkpoint_seconds
-            if (due or stop) and ranks.first:
+            # A validation may take longer than who sent a signal waits: what was learnt before is saved before.
+            if (due or stop or _validation_is_due(state, config)) and ranks.first:
                 keeper.save(state)
                 saved_at = time.monotonic()
             if stop:
                 raise KeyboardInterrupt
+            _validate_if_due(state, validate, config, asked_to_stop, ranks, keeper=keeper, watcher=watcher)
     if ranks.first:
         keeper.save(state)
 
@@ -214,22 +224,28 @@ def _update(state: TrainState, config: TrainConfig, loss: float) -> float:
 
     The loss is the mean over processes and gradients are averaged, so all processes find the same step broken.
     """
-    if not math.isfinite(loss):
-        raise NotFiniteError
     state.scaler.unscale_(state.optimiser)
     parameters = [p for p in state.network.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    # With float16 an overflow is usual: the scaler leaves such a step out and lowers its scale.
-    if not state.scaler.is_enabled() and not math.isfinite(float(norm)):
+    finite = math.isfinite(float(norm))
+    if not (finite and math.isfinite(loss)) and (finite or not _may_overflow(state.scaler)):
         raise NotFiniteError
     if config.clip_gradient_norm > 0:
         nn.utils.clip_grads_with_norm_(parameters, config.clip_gradient_norm, norm)
     state.scaler.step(state.optimiser)
     state.scaler.update()
-    if state.average is not None:
+    if state.average is not None and finite:
         state.average.update_parameters(state.network)
     state.step += 1
     return float(norm)
+
+
+def _may_overflow(scaler: torch.amp.GradScaler) -> bool:
+    """Whether a gradient may be too large for float16 and nothing is wrong: the scaler leaves such a step out.
+
+    It halves its scale each time; what overflows below 1 is not made finite by another scale.
+    """
+    return scaler.is_enabled() and scaler.get_scale() >= 1
 
 
 def _broken(state: TrainState, share: Share, ranks: Ranks, keeper: Keeper) -> RunError:
@@ -245,16 +261,33 @@ def _broken(state: TrainState, share: Share, ranks: Ranks, keeper: Keeper) -> Ru
     return error
 
 
-def _validate(
-    state: TrainState, validate: Callable[[nn.Module], float], ranks: Ranks, keeper: Keeper, watcher: Watcher
+def _validation_is_due(state: TrainState, config: TrainConfig) -> bool:
+    done = state.validated is not None and state.validated.step == state.step
+    return state.step > 0 and not done and config.validates_after(state.step)
+
+
+def _validate_if_due(
+    state: TrainState,
+    validate: Validate | None,
+    config: TrainConfig,
+    asked_to_stop: Callable[[], bool],
+    ranks: Ranks,
+    *,
+    keeper: Keeper,
+    watcher: Watcher,
 ) -> None:
-    score = validate(state.usable())
-    if math.isfinite(score) and (state.best is None or score > state.best.score):
-        state.best = Best(score, state.step)
-        if ranks.first:
-            keeper.save_best(state)
-    if state.best is not None:
-        watcher.validation(state.step, score, state.best)
+    if validate is None or not _validation_is_due(state, config):
+        return
+    score = validate(state.usable(), asked_to_stop)
+    if score is None:
+        raise KeyboardInterrupt
+    state.validated = Validation(score, state.step)
+    better = math.isfinite(score) and (state.best is None or score > state.best.score)
+    if better:
+        state.best = state.validated
+    if ranks.first:
+        (keeper.save_best if better else keeper.save)(state)
+    watcher.validation(state.validated, state.best)
 
 
 def _too_large(config: TrainConfig, image: Tensor) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from abdoseg.engine.state import Best
+from abdoseg.engine.state import Validation
 from abdoseg.errors import WorkspaceError
 from abdoseg.files import write_text
 from abdoseg.places import append_text, is_local, reason_of, storage_errors
@@ -66,6 +66,7 @@ class Journal:
         # An object store cannot be appended to event by event.
         self._board = SummaryWriter(str(file.parent / "tensorboard"), purge_step=step + 1) if is_local(file) else None
         self._sums: dict[str, float] = defaultdict(float)
+        self._since = self._now()
         self._begin_line()
         self._recent: deque[tuple[float, float]] = deque([self._now()], maxlen=_RECENT + 1)
 
@@ -77,19 +78,22 @@ class Journal:
     def step(self, step: int, values: dict[str, float]) -> None:
         """Count one step; write a line every few."""
         self._count += 1
-        self._recent.append(self._now())
+        now = self._now()
+        self._recent.append(now)
+        self._spent = now[0] - self._since[0], now[1] - self._since[1]
         for key, value in values.items():
             self._sums[key] += value
         if step % self.every == 0 or step == self.last:
             self._write_means(step)
         self._progress.advance(1, self._note(values))
 
-    def validation(self, step: int, score: float, best: Best) -> None:
+    def validation(self, done: Validation, best: Validation | None) -> None:
         """Write a line of its own for a validation; its time is no part of the pace."""
-        self._write({"step": step, "validation_dsc": score, "best_dsc": best.score, "best_step": best.step})
-        now = "the best so far" if best.step == step else f"best {best.score:.1f} at step {best.step}"
-        self._progress.say(f"step {step}: validation DSC {score:.1f} %, {now}")
-        self._begin_line()
+        known = {} if best is None else {"best_dsc": best.score, "best_step": best.step}
+        self._write({"step": done.step, "validation_dsc": done.score, **known})
+        self._progress.say(f"step {done.step}: validation {_in_words(done, best)}")
+        now = self._now()
+        self._since = now[0] - self._spent[0], now[1] - self._spent[1]
         self._recent = deque([self._now()], maxlen=_RECENT + 1)
 
     def _now(self) -> tuple[float, float]:
@@ -99,6 +103,7 @@ class Journal:
     def _begin_line(self) -> None:
         self._sums.clear()
         self._count, self._since = 0, self._now()
+        self._spent = (0.0, 0.0)
 
     def _write_means(self, step: int) -> None:
         seconds, waited = (now - before for now, before in zip(self._now(), self._since, strict=True))
@@ -135,3 +140,11 @@ class Journal:
         if "dsc" in key or key == "best_step":
             return f"validation/{key}"
         return f"loss/{key}" if key in self.terms else f"training/{key}"
+
+
+def _in_words(done: Validation, best: Validation | None) -> str:
+    if not math.isfinite(done.score):
+        return "gives no DSC: no case of it holds an annotated structure"
+    if best is None or best.step == done.step:
+        return f"DSC {done.score:.1f} %, the best so far"
+    return f"DSC {done.score:.1f} %, best {best.score:.1f} at step {best.step}"

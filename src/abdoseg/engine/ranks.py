@@ -140,19 +140,3 @@ def joined_ranks(device: str = "auto", environment: Mapping[str, str] | None = N
         dist.destroy_process_group()
         raise
     dist.destroy_process_group()
-
-
-def share(rank: int, size: int, batch: int) -> range:
-    """Return the numbers within a batch that are this process's.
-
-    Raises
-    ------
-    ConfigError
-        If the batch cannot be shared evenly: the mean over examples would not be the mean over processes.
-    """
-    if batch % size:
-        raise ConfigError(
-            f"batch {batch}: cannot be shared by {size} processes; choose a multiple with --set batch=..."
-        )
-    each = batch // size
-    return range(rank * each, (rank + 1) * each)

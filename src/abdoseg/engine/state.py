@@ -1,7 +1,7 @@
 """Everything that training changes, and how it is saved whole and taken up again."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from abdoseg.errors import RunError
 
 
 @dataclass(frozen=True)
-class Best:
-    """The best validation so far."""
+class Validation:
+    """What a validation found."""
 
     score: float
-    """Mean DSC in per cent."""
+    """Mean DSC in per cent; NaN where no case holds an annotated structure."""
     step: int
     """Optimiser steps the weights had seen."""
 
@@ -42,6 +42,8 @@ class TrainState:
         Optimiser steps done. Example numbers follow from it, so it is the stream's position too.
     best
         The best validation so far, or ``None``.
+    validated
+        The last one, or ``None``. A state saved before its step's validation ended has an earlier one.
     """
 
     network: nn.Module
@@ -49,7 +51,8 @@ class TrainState:
     scaler: torch.amp.GradScaler
     average: "AveragedModel | None" = None
     step: int = 0
-    best: Best | None = None
+    best: Validation | None = None
+    validated: Validation | None = None
 
     def usable(self) -> nn.Module:
         """Return the network to predict with: the averaged one where there is an average."""
@@ -66,8 +69,9 @@ class TrainState:
             tensors |= {AVERAGE + key: value for key, value in self.average.module.state_dict().items()}
             tensors[f"{AVERAGE}.updates"] = self.average.n_averaged
         facts = {"step": str(self.step), "scaler": json.dumps(self.scaler.state_dict())}
-        if self.best is not None:
-            facts |= {"best_score": repr(self.best.score), "best_step": str(self.best.step)}
+        for name, told in (("best", self.best), ("validated", self.validated)):
+            if told is not None:
+                facts |= {f"{name}_score": repr(told.score), f"{name}_step": str(told.step)}
         save_tensors(path, tensors, facts)
 
     def load(self, path: Path) -> None:
@@ -89,8 +93,7 @@ class TrainState:
             if self.scaler.is_enabled():
                 self.scaler.load_state_dict(json.loads(facts["scaler"]))
             self.step = int(facts["step"])
-            if "best_score" in facts:
-                self.best = Best(float(facts["best_score"]), int(facts["best_step"]))
+            self.best, self.validated = (_validation(facts, name) for name in ("best", "validated"))
         except (RuntimeError, KeyError, ValueError) as error:
             msg = f"{path}: holds the state of another training ({error}); train again, or choose another run"
             raise RunError(msg) from error
@@ -102,6 +105,12 @@ class TrainState:
             state.setdefault(int(index), {})[name] = value
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
         _lay_out_as_parameters(self.optimiser)
+
+
+def _validation(facts: Mapping[str, str], name: str) -> Validation | None:
+    if f"{name}_score" not in facts:
+        return None
+    return Validation(float(facts[f"{name}_score"]), int(facts[f"{name}_step"]))
 
 
 def _lay_out_as_parameters(optimiser: torch.optim.Optimizer) -> None:

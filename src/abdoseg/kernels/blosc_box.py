@@ -1,8 +1,11 @@
-"""Decode the blosc chunks of a box in one go, without the interpreter's lock.
+"""Read and decode the blosc chunks of a box in one go, without the interpreter's lock.
 
 One call of numcodecs a chunk takes and gives back the lock some hundred times a patch, so that two threads wait for
 each other. The function it calls is exported by its extension on Linux and macOS; where it is not, this is not
 :data:`AVAILABLE` and chunks are decoded one by one.
+
+Chunks are read by ``pread``, not out of a map of the file: what a disk cannot give, or a file that another process cut
+off no longer has, is then a number to look at instead of a signal (SIGBUS) that ends the process.
 """
 
 import ctypes
@@ -13,8 +16,11 @@ import numpy as np
 from numba import types
 from numcodecs import blosc
 
-_SYMBOL = "abdoseg_blosc_decompress_ctx"
+_SYMBOL, _READ = "abdoseg_blosc_decompress_ctx", "abdoseg_pread"
 _HEADER = 16
+
+OVERHEAD = 16
+"""Bytes that a stored chunk may have more than a decoded one: blosc's, of data it cannot make smaller."""
 
 MISSING = np.uint64(2**64 - 1)
 """Offset of a chunk that is not stored because it holds the fill value, 0, alone."""
@@ -24,12 +30,13 @@ WHOLE = -1
 
 
 def _find() -> bool:
-    """Make blosc's function known to compiled code by our name for it; return whether it was found."""
+    """Make blosc's and the system's function known to compiled code by our names; return whether both were found."""
     try:
-        function = ctypes.CDLL(blosc.__file__).blosc_decompress_ctx
-    except (OSError, AttributeError):
+        functions = {_SYMBOL: ctypes.CDLL(blosc.__file__).blosc_decompress_ctx, _READ: ctypes.CDLL(None).pread}
+    except (OSError, AttributeError, TypeError):  # the last one is Windows'
         return False
-    llvmlite.binding.add_symbol(_SYMBOL, ctypes.cast(function, ctypes.c_void_p).value)
+    for name, function in functions.items():
+        llvmlite.binding.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
     return True
 
 
@@ -37,6 +44,8 @@ AVAILABLE = _find()
 
 # int blosc_decompress_ctx(const void *src, void *dest, size_t destsize, int numinternalthreads)
 _decompress = types.ExternalFunction(_SYMBOL, types.int32(types.uintp, types.uintp, types.uintp, types.int32))
+# ssize_t pread(int fd, void *buf, size_t count, off_t offset)
+_pread = types.ExternalFunction(_READ, types.intp(types.int32, types.uintp, types.uintp, types.int64))
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -46,13 +55,13 @@ def _uint32(data, at):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def decode_box(shard, index, wanted, corner, chunks, start, shape, memory, chunk, out):  # type: ignore[no-untyped-def]
+def decode_box(file, index, wanted, corner, chunks, start, shape, stored, memory, chunk, out):  # type: ignore[no-untyped-def]
     """Fill a box from the chunks of a shard.
 
     Parameters
     ----------
-    shard
-        uint8 ``(bytes,)``.
+    file
+        Descriptor of the shard.
     index
         uint64 ``(a, b, c, 2)``: offset and length, within the shard, of the chunks that the box touches.
     wanted
@@ -61,6 +70,8 @@ def decode_box(shard, index, wanted, corner, chunks, start, shape, memory, chunk
         Number of the first of them along each axis, and the shape of one.
     start, shape
         First element of the box, and its shape.
+    stored
+        uint8 ``(bytes,)``: memory for one chunk as it is stored.
     memory, chunk
         One chunk of memory, as uint8 and as the array's dtype; both flat.
     out
@@ -69,7 +80,7 @@ def decode_box(shard, index, wanted, corner, chunks, start, shape, memory, chunk
     Returns
     -------
     int
-        :data:`WHOLE`, or the number, in C order, of the chunk that cannot be decoded.
+        :data:`WHOLE`, or the number, in C order, of the chunk that cannot be read or decoded.
     """
     na, nb, nc = wanted.shape
     cx, cy, cz = chunks
@@ -85,11 +96,15 @@ def decode_box(shard, index, wanted, corner, chunks, start, shape, memory, chunk
         offset, size = index[a, b, c, 0], index[a, b, c, 1]
         is_stored = offset != MISSING
         if is_stored:
-            # blosc believes the header, so the header must tell what the index tells.
-            at = np.int64(offset)
-            if size < _HEADER or _uint32(shard, at + 4) != memory.size or _uint32(shard, at + 12) != np.int64(size):
+            length = np.int64(size)
+            if size < _HEADER or size > stored.size:
                 return n
-            got = _decompress(np.uint64(shard.ctypes.data) + offset, memory.ctypes.data, memory.size, 1)
+            if _pread(file, stored.ctypes.data, length, np.int64(offset)) != length:
+                return n
+            # blosc believes the header, so the header must tell what the index tells.
+            if _uint32(stored, 4) != memory.size or _uint32(stored, 12) != length:
+                return n
+            got = _decompress(stored.ctypes.data, memory.ctypes.data, memory.size, 1)
             if got != memory.size:
                 return n
         length = stop_z - first_z

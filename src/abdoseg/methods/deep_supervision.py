@@ -34,6 +34,10 @@ class DeeplySupervised(nn.Module):
         logits: Tensor = self.network(image)
         return logits
 
+    def for_prediction(self) -> nn.Module:
+        """Return what prediction uses: the network alone, in its faster form."""
+        return self.network.for_prediction()
+
 
 def with_deep_supervision(method: Method) -> Method:
     """Return a method that learns at every level; its loss must take the network's own logits."""

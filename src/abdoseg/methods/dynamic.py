@@ -70,6 +70,11 @@ class DynamicModel(nn.Module):
                 outputs = self._once(image)
         return outputs
 
+    def for_prediction(self) -> "DynamicModel":
+        """Return this model with the network's faster form."""
+        self.network = self.network.for_prediction(keep_features=True)
+        return self
+
     def _once(self, image: Tensor) -> DynamicOutputs:
         last, deepest = self.network.features(image)
         features = crop_to(self.network.head(functional.relu(self.last_norm(last))), image)

@@ -74,6 +74,11 @@ class MultiHead(nn.Module):
         maps = self.network.encoder(self.network.pad(image))
         return self._scores(maps, image) if source is None else self._of_own_heads(maps, image, source.tolist())
 
+    def for_prediction(self) -> "MultiHead":
+        """Return this model with the network's faster form."""
+        self.network = self.network.for_prediction(keep_features=True)
+        return self
+
     def _of_own_heads(self, maps: list[Tensor], image: Tensor, sources: list[int]) -> list[OwnLogits]:
         # What no image of this batch uses has a gradient all the same, 0: processes that share a batch agree on it.
         nothing = torch.stack([p.sum() * 0.0 for p in self.parameters()]).sum()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -149,6 +149,14 @@ class Method:
     inputs: Callable[[TorchBatch], tuple[Tensor, ...]] = _the_image
     scores: Callable[[Any], Tensor] = _the_outputs
     prepare: Callable[[nn.Module, Task], str] = _nothing
+
+
+class Model(Protocol):
+    """What :attr:`Method.build` returns, a module: a network, or a method's layers around one."""
+
+    def for_prediction(self) -> nn.Module:
+        """Return what prediction uses: the same outputs, up to rounding, in less time; this model may be used up."""
+        ...
 
 
 class Predictor(nn.Module):

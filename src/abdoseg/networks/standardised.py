@@ -29,6 +29,23 @@ class StandardisedConv3d(nn.Conv3d):
         """Map ``(B, in, X, Y, Z)`` to ``(B, out, X, Y, Z)``."""
         return functional.conv3d(input, self.standardised_weight(), self.bias, padding=self.padding)
 
+    def plain(self) -> nn.Conv3d:
+        """Return an ordinary convolution that computes the same: its filters are standardised now, once."""
+        convolution = nn.Conv3d(
+            self.in_channels, self.out_channels, self.kernel_size[0], padding=self.kernel_size[0] // 2, device="meta"
+        )
+        convolution.weight, convolution.bias = nn.Parameter(self.standardised_weight()), self.bias
+        return convolution
+
+
+def standardise_once(module: nn.Module) -> None:
+    """Replace the standardised convolutions in a module by ordinary ones, for prediction."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, StandardisedConv3d):
+            setattr(module, name, child.plain())
+        else:
+            standardise_once(child)
+
 
 def channel_norm(width: int) -> nn.GroupNorm:
     """Return GroupNorm with one channel a group, affine, eps 1e-6."""
@@ -57,7 +74,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, in, X, Y, Z)`` to ``(B, out, X, Y, Z)``."""
-        return functional.relu(self.body(x) + self.shortcut(x))
+        # In place: nobody else reads the sum or the norm's output, and a map of the finest levels is hundreds of MB.
+        y: Tensor = self.body(x)
+        return y.add_(self.shortcut(x)).relu_()
 
 
 def halve(x: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from abdoseg.networks.checkpointing import run
+from abdoseg.networks.contract import check_sides, features_of
+
+DIVISOR = 16
 
 WIDTHS = (32, 48, 64, 96)
 """Channels at 1/2, 1/4, 1/8 and 1/16 resolution."""
@@ -90,6 +93,44 @@ class BlockHead(nn.Module):
         return channels_to_blocks(logits.view(*logits.shape[:2], *x.shape[2:]))
 
 
+class Encoder(nn.Module):
+    """Blocks to channels, then a level at each resolution from 1/2 to 1/16."""
+
+    def __init__(self, in_channels: int, *, checkpointing: bool) -> None:
+        super().__init__()
+        self.checkpointing = checkpointing
+        self.stem = ConvNormAct(in_channels * BLOCK**3, WIDTHS[0])
+        self.down = nn.ModuleList(
+            nn.Sequential(ConvNormAct(wide, deep, stride=2), ConvNormAct(deep, deep, residual=True))
+            for wide, deep in pairwise(WIDTHS)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the maps of ``(B, in, X, Y, Z)``: 32, 48, 64, 96 channels at 1/2, 1/4, 1/8, 1/16."""
+        check_sides("unet_small", x, DIVISOR)
+        blocks = blocks_to_channels(x).contiguous(memory_format=torch.channels_last_3d)
+        maps = [run(self.stem, blocks, checkpointing=self.checkpointing)]
+        for level in self.down:
+            maps.append(run(level, maps[-1], checkpointing=self.checkpointing))
+        return maps
+
+
+class Decoder(nn.Module):
+    """Doublings, each added to a skip."""
+
+    def __init__(self, *, checkpointing: bool) -> None:
+        super().__init__()
+        self.checkpointing = checkpointing
+        self.up = nn.ModuleList(UpAdd(deep, wide) for wide, deep in reversed(list(pairwise(WIDTHS))))
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Map the encoder's maps to the last features ``(B, 32, X/2, Y/2, Z/2)``."""
+        *skips, last = maps
+        for level, skip in zip(self.up, reversed(skips), strict=True):
+            last = run(level, last, skip, checkpointing=self.checkpointing)
+        return last
+
+
 class UNetSmall(nn.Module):
     """The small U-Net.
 
@@ -101,36 +142,28 @@ class UNetSmall(nn.Module):
         Recompute each level in the backward pass instead of keeping its activations.
     """
 
-    divisor = 16
+    divisor = DIVISOR
     last_channels = WIDTHS[0]
     last_stride = BLOCK
     deepest_channels = WIDTHS[-1]
 
     def __init__(self, in_channels: int, out_channels: int, *, checkpointing: bool = False) -> None:
         super().__init__()
-        self.checkpointing = checkpointing
-        self.stem = ConvNormAct(in_channels * BLOCK**3, WIDTHS[0])
-        self.down = nn.ModuleList(
-            nn.Sequential(ConvNormAct(wide, deep, stride=2), ConvNormAct(deep, deep, residual=True))
-            for wide, deep in pairwise(WIDTHS)
-        )
-        self.up = nn.ModuleList(UpAdd(deep, wide) for wide, deep in reversed(list(pairwise(WIDTHS))))
-        self.head = BlockHead(WIDTHS[0], out_channels)
+        self.encoder = Encoder(in_channels, checkpointing=checkpointing)
+        self.decoder = Decoder(checkpointing=checkpointing)
+        self.head = self.new_head(out_channels)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def new_head(self, out_channels: int) -> BlockHead:
+        """Return a head with fresh weights."""
+        return BlockHead(WIDTHS[0], out_channels)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the last features ``(B, 32, X/2, Y/2, Z/2)`` and the deepest ``(B, 96, X/16, Y/16, Z/16)``."""
-        blocks = blocks_to_channels(x).contiguous(memory_format=torch.channels_last_3d)
-        skips = [run(self.stem, blocks, checkpointing=self.checkpointing)]
-        for level in self.down:
-            skips.append(run(level, skips[-1], checkpointing=self.checkpointing))
-        last = deepest = skips.pop()
-        for level in self.up:
-            last = run(level, last, skips.pop(), checkpointing=self.checkpointing)
-        return last, deepest
+        return features_of(self, x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits ``(B, out, X, Y, Z)`` of images ``(B, in, X, Y, Z)``, sides divisible by 16."""
+        """Return logits ``(B, out, X, Y, Z)`` of images ``(B, in, X, Y, Z)``, sides divisible by 16, not all 16."""
         last, _ = self.features(x)
         logits: Tensor = self.head(last)
         return logits

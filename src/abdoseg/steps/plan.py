@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+
+from abdoseg.engine.checks import check_run
 from abdoseg.engine.memory import estimate_memory
 from abdoseg.runs import Run
 from abdoseg.sampling import SAMPLERS
@@ -9,7 +12,9 @@ from abdoseg.store import Workspace
 from abdoseg.training_set import open_sampler
 
 
-def plan_training(workspace: Workspace, run: Run, processes: int = 1) -> dict[str, Any]:
+def plan_training(
+    workspace: Workspace, run: Run, processes: int = 1, device: torch.device | None = None
+) -> dict[str, Any]:
     """Return what a run will take and see, as plain values ready for JSON; no scan is opened.
 
     Parameters
@@ -20,6 +25,8 @@ def plan_training(workspace: Workspace, run: Run, processes: int = 1) -> dict[st
         A run, planned or there.
     processes
         That share each batch.
+    device
+        Where it will be trained; ``None``: not known yet.
 
     Returns
     -------
@@ -28,7 +35,13 @@ def plan_training(workspace: Workspace, run: Run, processes: int = 1) -> dict[st
         ``total`` of a process. ``cache_bytes`` and ``device_cache_bytes``: budgets. ``structures``: name -> ``cases``
         that hold it, and the mean number of ``patches`` centred on it over the whole training (``None`` where the
         sampler draws no structure).
+
+    Raises
+    ------
+    ConfigError, UnknownNameError, RunError, WorkspaceError
+        If the training would be refused.
     """
+    check_run(workspace, run, processes, device)
     config = run.config
     memory = estimate_memory(config, run.task(), processes)
     sampler = open_sampler(workspace, run)

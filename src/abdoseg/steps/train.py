@@ -5,7 +5,6 @@ The parts are made here and put into :func:`abdoseg.engine.fit.fit`, which is th
 with any number of processes and threads.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -17,16 +16,17 @@ from filelock import Timeout
 from torch import nn
 
 from abdoseg.checkpoints import load_weights
-from abdoseg.config import TrainConfig
-from abdoseg.engine.feeding import Feed, check_shares
+from abdoseg.config import TrainConfig, check_shares
+from abdoseg.engine.checks import base_of, check_run
+from abdoseg.engine.feeding import Feed
 from abdoseg.engine.files import TrainingFiles
-from abdoseg.engine.fit import fit
+from abdoseg.engine.fit import Validate, fit
 from abdoseg.engine.journal import Journal
 from abdoseg.engine.precision import gradient_scaler, storage_type
 from abdoseg.engine.ranks import Ranks, joined_ranks
 from abdoseg.engine.state import TrainState, moving_average
 from abdoseg.engine.validation import mean_dsc
-from abdoseg.errors import ConfigError, RunError
+from abdoseg.errors import RunError
 from abdoseg.methods import METHODS
 from abdoseg.methods.assemble import build_model, method_for
 from abdoseg.methods.parts import Predictor
@@ -35,10 +35,10 @@ from abdoseg.patches import PatchStream
 from abdoseg.places import locked
 from abdoseg.progress import SILENT, Progress
 from abdoseg.pseudo_labels import label_training_cases
-from abdoseg.runs import Run, load_run, read_frozen, start_run
+from abdoseg.runs import Run, read_frozen, start_run
 from abdoseg.store import Workspace
 from abdoseg.trained import checkpoint_of
-from abdoseg.training_set import open_stream
+from abdoseg.training_set import open_stream, validation_keys
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,17 @@ def train(
         On Ctrl-C or a request to terminate, between two steps and after the state was saved.
     """
     with joined_ranks(device) as ranks:
-        run = ranks.first_does(lambda: start_run(workspace, config, name)[0])
+        run = ranks.first_does(lambda: _start(workspace, config, name, ranks))
         if run.status == "finished":
             return TrainReport(run, config.steps, 0.0, "already finished")
         with ExitStack() as held:
             ranks.first_does(lambda: held.enter_context(_alone(run)))
             return _train(workspace, run, ranks, stop_after, progress if ranks.first else SILENT)
+
+
+def _start(workspace: Workspace, config: TrainConfig, name: str | None, ranks: Ranks) -> Run:
+    """Return the run to train; what is refused leaves no folder behind."""
+    return start_run(workspace, config, name, lambda run: check_run(workspace, run, ranks.place.size, ranks.device))[0]
 
 
 def _train(workspace: Workspace, run: Run, ranks: Ranks, stop_after: int | None, progress: Progress) -> TrainReport:
@@ -173,11 +178,11 @@ def _new_state(workspace: Workspace, run: Run, ranks: Ranks, progress: Progress)
         torch.manual_seed(config.seed)
         network = build_model(config.network, config.method, run.task(), checkpointing=config.checkpointing)
     if not run.checkpoint_file.is_file():
+        if config.start_from is not None and not METHODS[config.method].needs_teacher:
+            load_weights(checkpoint_of(base_of(workspace, run)), network)
         told = method_for(config.network, config.method).prepare(network, run.task())
         if told:
             progress.say(told)
-    if config.start_from is not None and not METHODS[config.method].needs_teacher:
-        _take_weights(workspace, run, network)
     layout = torch.channels_last_3d if config.channels_last else torch.preserve_format
     network = network.to(ranks.device, storage_type(config.precision)).to(memory_format=layout)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(
@@ -192,24 +197,13 @@ def _new_state(workspace: Workspace, run: Run, ranks: Ranks, progress: Progress)
     return state
 
 
-def _take_weights(workspace: Workspace, run: Run, network: nn.Module) -> None:
-    source = load_run(workspace, run.config.start_from)
-    if (source.config.network, source.data.settings) != (run.config.network, run.data.settings):
-        msg = (
-            f"run {source.name}: has network {source.config.network} for {len(source.anatomy)} structures; a run that "
-            f"starts from it needs the same, found {run.config.network} for {len(run.anatomy)}"
-        )
-        raise ConfigError(msg)
-    load_weights(checkpoint_of(source), network)
-
-
 class _Nobody:
     """Hears of everything and does nothing: the watcher of all processes but the first."""
 
     def step(self, step: int, values: dict[str, float]) -> None:
         """Do nothing."""
 
-    def validation(self, step: int, score: float, best: object) -> None:
+    def validation(self, done: object, best: object) -> None:
         """Do nothing."""
 
 
@@ -242,33 +236,30 @@ def _journal(run: Run, step: int, feed: Feed, progress: Progress) -> Iterator[Jo
         journal.close()
 
 
-def _validation(workspace: Workspace, run: Run, ranks: Ranks) -> Callable[[nn.Module], float] | None:
+def _validation(workspace: Workspace, run: Run, ranks: Ranks) -> Validate | None:
     """Return what scores a network on validation cases, never on test cases; ``None`` where there are none."""
-    config = run.config
-    # In an order that mixes the sources, so that a few of the cases stand for all.
-    keys = sorted(run.data.keys("val"), key=lambda key: hashlib.sha256(key.encode()).digest())
-    if config.validate_cases:
-        keys = keys[: config.validate_cases]
-    if not keys or not config.validate_every:
+    config, keys = run.config, validation_keys(run)
+    if not keys:
         return None
     frozen = {case.key: case for case in run.data.cases}
     for key in keys:
         read_frozen(workspace, run, frozen[key])
     scores = method_for(config.network, config.method).scores
 
-    def validate(network: nn.Module) -> float:
+    def validate(network: nn.Module, asked_to_stop: Callable[[], bool]) -> float | None:
         model = Predictor(network, scores)
-        return mean_dsc(model, keys, workspace.read_case, config.patch, ranks, config.precision)
+        return mean_dsc(
+            model, keys, workspace.read_case, config.patch, ranks, config.precision, asked_to_stop=asked_to_stop
+        )
 
     return validate
 
 
 def _finish(workspace: Workspace, run: Run, state: TrainState, files: TrainingFiles) -> None:
-    best = None if state.best is None else (state.best.score, state.best.step)
     facts = {
         "abdoseg_network": run.config.network,
         "structures": json.dumps(run.data.settings.structures),
         "spacing_mm": str(run.data.settings.spacing_mm),
     }
-    card = model_card(workspace, run, best)
+    card = model_card(workspace, run)
     files.finish(state, facts, card, best=run.config.final_weights == "best")

@@ -1,14 +1,13 @@
 """Arrays on disk, read in part: only the chunks that a box touches are decoded.
 
 Zarr's own reader spends about half a millisecond a chunk. The files that :mod:`abdoseg.store.arrays` writes are one
-shard of blosc chunks with an index at its end, so here the shard is mapped into memory, its index is read once, and
-chunks are decoded straight out of the map. Anything else (an object store, another writer's layout) is read by Zarr.
+shard of blosc chunks with an index at its end, so here the shard stays open, its index is read once, and chunks are
+read and decoded where they are needed. Anything else (an object store, another writer's layout) is read by Zarr.
 
 Threads may share an array: chunks are decoded without the interpreter's lock, each thread's into its own memory.
 """
 
 import json
-import mmap
 import struct
 from collections.abc import Sequence
 from itertools import product, repeat
@@ -27,6 +26,7 @@ from abdoseg.kernels import blosc_box
 from abdoseg.kernels.blosc_box import MISSING
 from abdoseg.kernels.scratch import Scratch
 from abdoseg.places import is_local, reason_of, storage_errors
+from abdoseg.store.shard_file import ShardFile
 
 WAY_OUT = "ingest the case again with --replace"
 
@@ -176,14 +176,14 @@ def _pieces(first: int, length: int, chunk: int) -> list[_Piece]:
     return pieces
 
 
-_SCRATCH = Scratch()
+_SCRATCH, _STORED = Scratch(), Scratch()
 
 
 class ShardedArray:
-    """An array in one local file of blosc chunks, mapped into memory.
+    """An array in one local file of blosc chunks, which stays open.
 
-    The file stays readable after it was moved or removed: whoever opened a case reads that case to the end. The map is
-    given back when nobody refers to the array any more.
+    The file stays readable after it was moved or removed: whoever opened a case reads that case to the end. It is
+    closed when nobody refers to the array any more.
 
     Parameters
     ----------
@@ -205,34 +205,29 @@ class ShardedArray:
         self._file = folder / layout.file
         self._checked = layout.checked
         self._size = prod(self.chunks) * self.dtype.itemsize
-        self._map = memoryview(self._mapped(holds_something=holds_something))
-        self._shard = np.frombuffer(self._map, dtype=np.uint8)
+        self._shard = self._open(holds_something=holds_something)
         self._index = self._read_index(layout.grid)
 
-    def _mapped(self, *, holds_something: bool) -> mmap.mmap | bytes:
+    def _open(self, *, holds_something: bool) -> ShardFile | None:
+        """Return the open shard; ``None`` where there is nothing to hold."""
         try:
-            with self._file.open("rb") as file:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return ShardFile(self._file)
         except FileNotFoundError:
             if holds_something:
                 self._damaged("the file is not there")
-            return b""
-        except ValueError:  # what mmap says of an empty file
-            self._damaged("it is empty")
-        except OSError as error:
-            msg = f"{self._file}: cannot be read ({reason_of(error)}); check the disk and the limit of open files"
-            raise WorkspaceError(msg) from error
+            return None
 
     def _read_index(self, grid: tuple[int, ...]) -> NDArray[np.uint64]:
         """Return offset and length of every chunk in the shard, uint64 ``(*grid, 2)``."""
-        if not len(self._map):
+        if self._shard is None:
             return np.full((*grid, 2), MISSING, dtype=np.uint64)
         length = prod(grid) * 16
-        data = len(self._map) - length - 4
+        data = self._shard.length - length - 4
         if data < 0:
-            self._damaged(f"it has {len(self._map)} bytes, its index alone has {length + 4}")
-        raw = bytes(self._map[data : data + length])
-        if google_crc32c.value(raw) != int.from_bytes(self._map[data + length :], "little"):
+            self._damaged(f"it has {self._shard.length} bytes, its index alone has {length + 4}")
+        end = self._shard.read(data, length + 4)
+        raw = end[:length]
+        if google_crc32c.value(raw) != int.from_bytes(end[length:], "little"):
             self._damaged("its index does not have its checksum")
         index = np.frombuffer(raw, dtype="<u8").reshape(*grid, 2)
         offset, size = index[..., 0], index[..., 1]
@@ -250,10 +245,12 @@ class ShardedArray:
         if not out.size:
             return
         at_once = blosc_box.AVAILABLE and not self._checked and out.flags.c_contiguous
-        (self._read_at_once if at_once else self._read_one_by_one)(start, out, wanted)
+        # Where compiled code fails, the slow way says why, or waits for a disk that was busy.
+        if not (at_once and self._read_at_once(start, out, wanted)):
+            self._read_one_by_one(start, out, wanted)
 
-    def _read_at_once(self, start: Sequence[int], out: NDArray[Any], wanted: NDArray[np.bool_] | None) -> None:
-        """Fill ``out`` by one call of compiled code, for which all arrays have three axes."""
+    def _read_at_once(self, start: Sequence[int], out: NDArray[Any], wanted: NDArray[np.bool_] | None) -> bool:
+        """Fill ``out`` by one call of compiled code, for which all arrays have three axes; return whether it could."""
         before = (1,) * (3 - len(self.shape))
         chunks, shape = before + self.chunks, before + out.shape
         first = (0,) * len(before) + tuple(int(a) for a in start)
@@ -265,12 +262,11 @@ class ShardedArray:
         needed = np.ones(touched.shape[:3], dtype=bool) if wanted is None else wanted.reshape(touched.shape[:3])
         chunk = _SCRATCH.array((prod(chunks),), self.dtype)
         memory = chunk.view(np.uint8)
-        arguments = (corner, chunks, first, shape, memory, chunk, out.reshape(-1))
-        bad = blosc_box.decode_box(self._shard, touched, needed, *arguments)
-        if bad != blosc_box.WHOLE:
-            offset, size = touched.reshape(-1, 2)[bad].tolist()
-            self._decode(offset, size, memory)
-            self._damaged(f"the chunk at byte {offset} cannot be decoded")
+        stored = _STORED.array((memory.size + blosc_box.OVERHEAD,), np.uint8)
+        arguments = (corner, chunks, first, shape, stored, memory, chunk, out.reshape(-1))
+        # A shard that is not there has no chunk to read.
+        file = -1 if self._shard is None else self._shard.fileno()
+        return bool(blosc_box.decode_box(file, touched, needed, *arguments) == blosc_box.WHOLE)
 
     def _read_one_by_one(self, start: Sequence[int], out: NDArray[Any], wanted: NDArray[np.bool_] | None) -> None:
         """Fill ``out`` chunk by chunk."""
@@ -295,10 +291,13 @@ class ShardedArray:
 
     def _decode(self, offset: int, size: int, memory: NDArray[np.uint8]) -> None:
         """Decode the chunk of ``size`` bytes at ``offset`` into ``memory``."""
-        stored = self._map[offset : offset + size]
+        assert self._shard is not None  # an index tells of chunks: there is a shard
+        stored = self._shard.read(offset, size)
+        if len(stored) < size:
+            self._damaged(f"the chunk at byte {offset} is cut off")
         if self._checked:
             stored, check = stored[:-4], stored[-4:]
-            if len(check) != 4 or google_crc32c.value(bytes(stored)) != int.from_bytes(check, "little"):
+            if len(check) != 4 or google_crc32c.value(stored) != int.from_bytes(check, "little"):
                 self._damaged(f"the chunk at byte {offset} does not have its checksum")
         if len(stored) < _BLOSC_HEADER:
             self._damaged(f"the chunk at byte {offset} is cut off")
