@@ -367,6 +367,17 @@ def test_a_shard_cut_off_while_it_is_open(folder, length):
     assert np.array_equal(found.label[...], a_case().label)
 
 
+def test_a_chunk_that_is_gone_is_not_the_one_read_before(folder):
+    """The memory for stored bytes still has it."""
+    found = open_case(folder)
+    stored = np.argwhere(found.image._index[..., 0] != blosc_box.MISSING)[0] * found.image.chunks
+    box = tuple(slice(a, a + 5) for a in stored)
+    assert np.array_equal(found.image[box], a_case().image[box])
+    os.truncate(shard(folder), 0)
+    with pytest.raises(WorkspaceError, match="is cut off"):
+        _ = found.image[box]
+
+
 def test_a_disk_that_fails_while_a_shard_is_open_is_told(folder, tmp_path):
     found = open_case(folder)
     # The descriptor of a folder: reading it is an error of the system, as a broken disk's is.
