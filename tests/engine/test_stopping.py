@@ -92,6 +92,14 @@ def test_processes_whose_launcher_was_killed_save_and_stop(many_cases):
     process.communicate(timeout=30)
 
 
+def test_a_process_whose_launcher_is_gone_before_it_looks_ends_too():
+    code = "import os, time; from abdoseg.cli._launch import end_with_launcher; end_with_launcher(); time.sleep(30)"
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": f"abdoseg-{int(gone.stdout)}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=60)
+    assert done.returncode == -signal.SIGTERM
+
+
 def load_run_once(workspace, name: str):
     file = workspace.runs_folder / name / "checkpoints" / "last.safetensors"
     assert wait_for(file.is_file, 60)

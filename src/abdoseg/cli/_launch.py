@@ -17,6 +17,7 @@ SAVE_SECONDS = 120
 # PyTorch's own four, and what SLURM sends: one that the launcher does not know kills it alone.
 _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 _LOOK_SECONDS = 1.0
+_RUN_ID = "abdoseg-"
 
 
 def launch(processes: int, arguments: list[str]) -> None:
@@ -37,7 +38,7 @@ def launch(processes: int, arguments: list[str]) -> None:
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=processes,
-        run_id=f"abdoseg-{os.getpid()}",
+        run_id=f"{_RUN_ID}{os.getpid()}",
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
@@ -71,8 +72,11 @@ def end_with_launcher() -> None:
     A launcher that is killed cannot stop its processes: they would train on with nobody to stop them. Does nothing in
     a process that no launcher of PyTorch started.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        threading.Thread(target=_stop_when_alone, args=(os.getppid(),), daemon=True).start()
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID")
+    if run_id is not None:
+        # Ours names the launcher, which may be gone before this process comes here.
+        launcher = int(run_id.removeprefix(_RUN_ID)) if run_id.startswith(_RUN_ID) else os.getppid()
+        threading.Thread(target=_stop_when_alone, args=(launcher,), daemon=True).start()
 
 
 def _stop_when_alone(parent: int) -> None:
