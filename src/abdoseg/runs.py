@@ -58,6 +58,10 @@ class RunData(BaseModel):
     )
     origin: Origin | None = Field(default=None, description="what its weights learn from; runs of old versions: None")
 
+    def is_of(self, other: "RunData") -> bool:
+        """Whether both froze the same of a workspace; where weights come from is no part of it."""
+        return self.model_copy(update={"origin": None}) == other.model_copy(update={"origin": None})
+
     def keys(self, side: str) -> list[str]:
         """Return the case keys of ``train``, ``val``, ``test`` or ``all``."""
         return [case.key for case in self.cases if side in (case.side, "all")]
@@ -246,7 +250,7 @@ def plan_run(workspace: Workspace, config: TrainConfig, name: str | None = None)
     data = freeze(workspace, config)
     same = [run for run in list_runs(workspace) if run.config.digest() == config.digest() and name in (None, run.name)]
     for run in reversed(same):
-        if run.status != "finished" or run.data.model_copy(update={"origin": None}) == data:
+        if run.status != "finished" or run.data.is_of(data):
             return replace(run, config=config), False
     folder = workspace.runs_folder / (name or _free_name(workspace, config))
     if folder.exists():

@@ -32,11 +32,13 @@ def training_cases(workspace: Workspace, run: Run) -> list[tuple[CaseFacts, Anno
     shown = shown_training_cases(workspace, run)
     taken = [(facts, annotation) for facts, annotation in shown if _can_learn_from(run, annotation)]
     if not taken:
-        method = run.config.method
-        raise RunError(
-            f"run {run.name}: none of its {len(shown)} training cases annotates a structure; {method} needs one"
-        )
+        raise _nothing_annotated(run)
     return taken
+
+
+def _nothing_annotated(run: Run) -> RunError:
+    cases, method = len(run.data.keys("train")), run.config.method
+    return RunError(f"run {run.name}: none of its {cases} training cases annotates a structure; {method} needs one")
 
 
 def shown_training_cases(workspace: Workspace, run: Run) -> list[tuple[CaseFacts, Annotation]]:
@@ -168,6 +170,8 @@ def _candidates(workspace: Workspace, run: Run) -> Candidates:
         annotation = _shown(workspace, run, brief)
         if _can_learn_from(run, annotation):
             entries.append(_entry(workspace, brief, annotation))
+    if not entries:
+        raise _nothing_annotated(run)
     return Candidates.of(entries)
 
 

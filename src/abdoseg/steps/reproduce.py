@@ -346,7 +346,7 @@ def _trained(workspace: Workspace, view: View | None, config: TrainConfig, train
     run, new = plan_run(workspace, config)
     if not new and run.status == "finished":
         return run
-    if not new and run.data != freeze(workspace, config):
+    if not new and not run.data.is_of(freeze(workspace, config)):
         msg = (
             f"run {run.name}: is unfinished and froze other cases than {workspace.path} holds now; finish it by "
             f"`abdoseg train --config {run.folder / 'config.toml'}`, or delete {run.folder}"
