@@ -263,3 +263,46 @@ def test_every_line_fits_eighty_columns(line):
     ):
         out = line(*arguments)
         assert max(len(text) for text in out.out.splitlines()) <= 80
+
+
+def test_predict_a_folder_and_what_is_asked_for_beside(line, word_source, tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for scan in sorted(word_source.rglob("imagesTr/*.nii.gz"))[:2]:
+        (scans / scan.name).write_bytes(scan.read_bytes())
+    given = ("predict", scans, "-o", tmp_path / "out", "--device", "cpu", "--largest", "all", "--min-ml", "liver=0.5")
+    out = line(*given)
+    assert out.status == 0
+    assert "2 predicted, 0 there already, 0 failed" in out.err
+    (scans / "broken.nii.gz").write_bytes(b"rubbish")
+    out = line(*given)
+    assert out.status == 1
+    assert "0 predicted, 2 there already, 1 failed" in out.err
+    assert "broken: failed" in out.err
+    one = next(scans.glob("word*.nii.gz"))
+    extras = ("--statistics", tmp_path / "s.json", "--uncertainty", tmp_path / "u.nii.gz", "--tta", "--format", "nifti")
+    out = line("predict", one, "-o", tmp_path / "o.nii.gz", "--device", "cpu", *extras)
+    assert out.status == 0
+    assert "5 forward passes" in out.err
+    assert json.loads((tmp_path / "s.json").read_text())["structures"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--min-ml", "liver"), "expected NAME=MILLILITRES"),
+        (("--min-ml", "livr=2"), "livr"),
+        (("--largest", "livr"), "livr"),
+        (("--weights", "linear"), "--weights 'linear' is not known"),
+        (("--overlap", "1"), "overlap"),
+        (("--format", "dicm"), "format 'dicm' is not known"),
+        (("--statistics", "s.txt"), "json or"),
+        (("--uncertainty", "u.png"), ".nii.gz or"),
+    ],
+)
+def test_predict_refuses_what_it_cannot_do(line, word_source, tmp_path, options, expected):
+    scan = next(word_source.rglob("imagesTr/word_0001.nii.gz"))
+    out = line("predict", scan, "-o", tmp_path / "o.nii.gz", "--device", "cpu", *options)
+    assert out.status == 2
+    assert expected in " ".join(out.err.split())
+    assert len(out.err.strip().splitlines()) <= 4

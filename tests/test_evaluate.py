@@ -12,17 +12,8 @@ from abdoseg.annotation import Annotation
 from abdoseg.cards import load_card
 from abdoseg.case import CaseFacts
 from abdoseg.errors import AbdosegError, CardError, CaseError, UnknownNameError
-from abdoseg.steps.evaluate import (
-    EvalSettings,
-    Outcome,
-    evaluate_cases,
-    evaluate_folders,
-    evaluate_pairs,
-    folder_rules,
-    pair_folders,
-    score_case,
-    summarise,
-)
+from abdoseg.steps.evaluate import EvalSettings, Outcome, evaluate_cases, score_case, summarise
+from abdoseg.steps.evaluate_folders import evaluate_folders, evaluate_pairs, folder_rules, pair_folders
 
 ORGANS = ABDOMEN.subset(("spleen", "liver", "aorta"))
 ALL_KNOWN = Annotation.partial((1, 2, 3), 3)

@@ -9,7 +9,18 @@ from monai.inferers import sliding_window_inference
 from torch import nn
 
 from abdoseg.errors import ConfigError, RunError
-from abdoseg.inference import InferenceSettings, sliding_window_logits, windows_of
+from abdoseg.inference import (
+    TEST_TIME_VIEWS,
+    InferenceSettings,
+    View,
+    WindowGrid,
+    open_voxels,
+    sliding_window_boxes,
+    sliding_window_logits,
+    windows_of,
+)
+from abdoseg.inference.restoring import labels_of_boxes, restored_labels_of_boxes
+from abdoseg.kernels.restore import argmax_labels, restore_labels
 
 
 class Pointwise(nn.Module):
@@ -201,3 +212,140 @@ def test_scores_move_to_main_memory_where_the_device_has_no_room(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "new_zeros", full)
     scores = sliding_window_logits(Pointwise(), an_image((9, 10, 8)), InferenceSettings((8, 8, 8)))
     np.testing.assert_array_equal(scores, expected)
+
+
+looks = st.lists(
+    st.builds(View, st.sampled_from([0.75, 1.0, 1.3]), st.tuples(*[st.sampled_from([-0.4, 0.0, 0.25])] * 3)), max_size=3
+)
+
+
+class Waves(nn.Module):
+    """Scores that depend on the voxel's value alone, and not in a line."""
+
+    def forward(self, x):
+        return torch.cat([torch.sin((3 + c) * x + c) for c in range(4)], dim=1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 17)] * 3),
+    patch=st.tuples(*[st.integers(1, 8)] * 3),
+    overlap=st.sampled_from([0.0, 0.3, 0.5, 0.8]),
+    views=looks,
+)
+def test_boxes_share_the_scan_out_and_lower_neighbours_come_first(shape, patch, overlap, views):
+    chosen = InferenceSettings(patch, overlap=overlap, views=(View(), *views))
+    seen = np.zeros(shape, dtype=int)
+    for box, scores in sliding_window_boxes(Waves(), an_image(shape), chosen):
+        assert scores.shape == (4, *(side.stop - side.start for side in box))
+        assert np.isfinite(scores).all()
+        before = tuple(slice(0, side.stop) for side in box)
+        seen[box] += 1
+        assert seen[before].min(initial=1) == 1
+    assert (seen == 1).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 15)] * 3),
+    target=st.tuples(*[st.integers(1, 20)] * 3),
+    patch=st.tuples(*[st.integers(1, 8)] * 3),
+    overlap=st.sampled_from([0.0, 0.5, 0.7]),
+    step=st.tuples(*[st.floats(0.2, 3.0)] * 3),
+)
+def test_labels_of_boxes_are_those_of_the_whole(shape, target, patch, overlap, step):
+    chosen = InferenceSettings(patch, overlap=overlap)
+    image, step = an_image(shape), np.array(step)
+    whole = sliding_window_logits(Waves(), image, chosen)
+    boxes = sliding_window_boxes(Waves(), image, chosen)
+    np.testing.assert_array_equal(
+        restored_labels_of_boxes(boxes, shape, target, step), restore_labels(whole, target, step)
+    )
+    found = labels_of_boxes(sliding_window_boxes(Waves(), image, chosen), shape)
+    np.testing.assert_array_equal(found, argmax_labels(whole))
+
+
+@pytest.mark.parametrize("shape", [(20, 30, 25), (9, 40, 12), (7, 7, 7)])
+def test_no_more_scores_are_open_than_said(shape, monkeypatch):
+    from abdoseg.inference import stitch
+
+    chosen = InferenceSettings((8, 8, 8))
+    alive, most = [0], [0]
+
+    class Counted(stitch.Stitcher):
+        def add(self, *args):
+            super().add(*args)
+            alive[0] = sum(tile.weights.numel() for tile in self._open.values())
+            most[0] = max(most[0], alive[0])
+
+    monkeypatch.setattr("abdoseg.inference.sliding.Stitcher", Counted)
+    sliding_window_logits(Pointwise(), an_image(shape), chosen)
+    grid = WindowGrid.over(shape, chosen)
+    assert most[0] == open_voxels(grid)
+    if min(shape) > 16:
+        assert most[0] < 0.6 * np.prod(shape)
+
+
+def test_the_longest_axis_is_run_outermost():
+    assert WindowGrid.over((10, 30, 20), InferenceSettings((8, 8, 8))).order == (1, 2, 0)
+
+
+def test_nothing_is_left_in_inference_mode_between_boxes():
+    network = nn.Conv3d(1, 2, 1)
+    for _ in sliding_window_boxes(network, an_image((20, 8, 8)), InferenceSettings((8, 8, 8))):
+        assert not torch.is_inference_mode_enabled()
+        assert torch.is_grad_enabled()
+    assert network.training
+
+
+@pytest.mark.parametrize("view", TEST_TIME_VIEWS)
+def test_a_view_of_a_slope_is_the_slope(view):
+    # Linear in the coordinates: resizing there and back gives the same, but at the rim, where there is nothing beyond.
+    slope = np.add.outer(np.add.outer(np.arange(40.0), 2 * np.arange(36.0)), 3 * np.arange(38.0)).astype(np.float32)
+    chosen = InferenceSettings((16, 16, 16), views=(View(), view))
+    scores = sliding_window_logits(Pointwise(), slope, chosen)[0]
+    inner = (slice(3, -3),) * 3
+    np.testing.assert_allclose(scores[inner], slope[inner], atol=0.5)
+
+
+def test_views_see_what_they_say():
+    seen = []
+
+    class Spy(nn.Module):
+        def forward(self, x):
+            seen.append(x[0, 0].clone())
+            return x
+
+    image = np.arange(24, dtype=np.float32)[:, None, None] + np.zeros((24, 8, 8), dtype=np.float32)
+    shifted, larger = View(shift=(0.25, 0, 0)), View(scale=1.5)
+    sliding_window_logits(Spy(), image, InferenceSettings((8, 8, 8), overlap=0, views=(View(), shifted, larger)))
+    plain, moved, more = seen[3:6]  # the window of 8 to 15
+    np.testing.assert_array_equal(plain[:, 0, 0], np.arange(8, 16))
+    np.testing.assert_array_equal(moved[:, 0, 0], np.arange(10, 18))
+    np.testing.assert_allclose(np.diff(more[:, 4, 4]), 1.5, atol=1e-4)
+    assert more[:, 4, 4].mean() == pytest.approx(11.5, abs=1e-4)
+
+
+def test_views_are_averaged():
+    class Once(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return torch.full_like(x, float(self.calls))
+
+    chosen = InferenceSettings((8, 8, 8), views=(View(), View(), View()))
+    np.testing.assert_allclose(sliding_window_logits(Once(), an_image((8, 8, 8)), chosen), 2.0)
+
+
+@pytest.mark.parametrize("wrong", [{"scale": 0.2}, {"scale": 3.0}, {"shift": (0.6, 0, 0)}, {"shift": (0.1, 0.1)}])
+def test_a_view_that_shows_something_else_is_refused(wrong):
+    with pytest.raises(ConfigError, match="view: found"):
+        View(**wrong)
+
+
+def test_the_plain_view_is_always_among_them():
+    with pytest.raises(ConfigError, match="views"):
+        InferenceSettings((8, 8, 8), views=(View(scale=0.9),))

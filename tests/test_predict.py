@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -18,7 +19,8 @@ from abdoseg.errors import CaseError, ConfigError, RunError, UnknownNameError, W
 from abdoseg.geometry import axis_codes
 from abdoseg.inference import InferenceSettings
 from abdoseg.readers import read_scan
-from abdoseg.steps.predict import STAGES, SegmentationModel, predict_file, segment_case, segment_scan
+from abdoseg.segmentation import segment_case, segment_scan
+from abdoseg.steps.predict import STAGES, SegmentationModel, predict_file
 from abdoseg.windows import Windows
 
 THREE = ABDOMEN.subset(("spleen", "right_kidney", "liver"))
@@ -207,8 +209,9 @@ def test_progress_reaches_its_total_and_the_modality_is_said(scan_file, tmp_path
     watcher = Watcher()
     predict_file(a_model(patch_shape=(16, 16, 16)), scan_file, tmp_path / "out.nii", progress=watcher)
     assert watcher.done == watcher.total == 8
-    assert len(watcher.lines) == 1
-    assert watcher.lines[0].startswith("scan.nii.gz: CT, because")
+    decided, memory = watcher.lines
+    assert decided.startswith("scan.nii.gz: CT, because")
+    assert re.fullmatch(r"scan\.nii\.gz: about \d+ MB beside scan and network", memory)
 
 
 def forbidden(*args):

@@ -70,7 +70,7 @@ def test_planning_writes_nothing(workspace):
 
 @pytest.mark.parametrize("name", ["a/b", "../x", "", ".hidden", "with space"])
 def test_names_that_are_no_folders_are_refused(workspace, name):
-    with pytest.raises(ConfigError, match="run name"):
+    with pytest.raises(ConfigError, match="--name: found"):
         start_run(workspace, make_config("small", TINY), name)
 
 

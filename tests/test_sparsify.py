@@ -287,15 +287,15 @@ def test_unknown_names(workspace):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"fraction": 0.0}, r"^fraction: found 0.0, expected a number greater than 0"),
-        ({"fraction": 1.5}, r"^fraction: found 1.5, expected a number less than or equal to 1"),
-        ({"fraction": float("nan")}, "^fraction: found nan, expected"),
-        ({"every": 0}, "^every: found 0, expected"),
+        ({"fraction": 0.0}, r"^--frac: found 0.0, expected a fraction of the slices, 0 < frac <= 1$"),
+        ({"fraction": 1.5}, r"^--frac: found 1.5, expected a fraction of the slices, 0 < frac <= 1$"),
+        ({"fraction": float("nan")}, "^--frac: found nan, expected"),
+        ({"every": 0}, "^--every: found 0, expected a whole number of at least 1$"),
         ({"fraction": 0.2, "every": 5}, "give one of them"),
         ({"every": 5, "seed": 0}, "contradict"),
-        ({"view": []}, "^view: found none, expected some of sagittal, coronal, axial"),
-        ({"name": "full"}, "^name: found full, 'full' stands for all labels"),
-        ({"name": "a/b"}, "^name: found a/b, expected a name of the pattern"),
+        ({"view": []}, "^--view: found none, expected some of sagittal, coronal, axial"),
+        ({"name": "full"}, "^--name: found full, 'full' stands for all labels"),
+        ({"name": "a/b"}, "^--name: found a/b, expected letters, digits"),
     ],
 )
 def test_bad_values_are_refused_and_nothing_is_made(workspace, options, reason):
@@ -374,9 +374,9 @@ def test_hidden_structures_are_told_before_training(line):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--view", "axial", "--frac", "nan"), "fraction: found nan"),
-        (("--view", "axial", "--frac", 0), "fraction: found 0.0"),
-        (("--view", "axial", "--every", 0), "every: found 0"),
+        (("--view", "axial", "--frac", "nan"), "--frac: found nan"),
+        (("--view", "axial", "--frac", 0), "--frac: found 0.0"),
+        (("--view", "axial", "--every", 0), "--every: found 0"),
         (("--view", "axial", "--every", 5, "--frac", 0.2), "give one of them"),
         (("--view", "axial", "--every", 5, "--random"), "contradict"),
         (("--view", "axial", "--seed", 5), "--seed 5: slices are evenly spaced without --random"),
@@ -384,7 +384,7 @@ def test_hidden_structures_are_told_before_training(line):
         (("--view", "full", "--every", 0), "--view full: shows all labels"),
         (("--view", "full,axial"), "--view full: shows all labels"),
         (("--view", "full", "--native"), "--view full: shows all labels"),
-        (("--view", ","), "view: found none"),
+        (("--view", ","), "--view: found none"),
     ],
 )
 def test_bad_options_are_one_line(line, options, reason):

@@ -188,7 +188,7 @@ def test_dry_run_prints_the_plan_and_stops(workspace, abdoseg):
     assert "memory in each of 2 processes" in shown.err
     cached = abdoseg("train", "--dry-run", "--set", "cache_mb=2048", "--set", "device_cache_mb=512", *place)
     assert "up to 2.0 GiB of main memory" in cached.err
-    assert "up to 0.5 GiB of the device's memory" in cached.err
+    assert "up to 512 MB of the device's memory" in cached.err
     assert not list(workspace.runs_folder.iterdir())
 
 

@@ -53,7 +53,8 @@ def _whole_numbers(raw: NDArray[Any]) -> NDArray[Any]:
     """Return the values as integers; floats are taken where all of them are whole."""
     if raw.dtype.kind != "f":
         return raw
-    whole = np.isfinite(raw) & (np.abs(np.rint(raw) - raw) <= _INTEGER_TOLERANCE)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        whole = np.isfinite(raw) & (np.abs(np.rint(raw) - raw) <= _INTEGER_TOLERANCE)
     if not whole.all():
         example = raw[~whole].flat[0]
         msg = f"found the value {example:g}; expected whole numbers (labels, not probabilities)"

@@ -21,7 +21,7 @@ from abdoseg.anatomy import ABDOMEN, Anatomy
 from abdoseg.annotation import Annotation
 from abdoseg.case import CaseFacts
 from abdoseg.config import TrainConfig, parse_config
-from abdoseg.errors import ConfigError, RunError, WorkspaceError, unknown_name
+from abdoseg.errors import ConfigError, RunError, UnknownNameError, WorkspaceError, unknown_name
 from abdoseg.files import write_text
 from abdoseg.methods import METHODS
 from abdoseg.methods.task import Task
@@ -246,7 +246,7 @@ def plan_run(workspace: Workspace, config: TrainConfig, name: str | None = None)
         If there is no run to start from.
     """
     if name is not None and not re.fullmatch(NAME_PATTERN, name):
-        raise ConfigError(f"run name '{name}': expected letters, digits, dots, dashes and underscores")
+        raise ConfigError(f"--name: found '{name}', expected letters, digits, dots, dashes and underscores")
     data = freeze(workspace, config)
     same = [run for run in list_runs(workspace) if run.config.digest() == config.digest() and name in (None, run.name)]
     for run in reversed(same):
@@ -340,11 +340,18 @@ def find_run(workspace: Workspace, name: str) -> Run:
     ------
     UnknownNameError
         If no run has this name.
+    RunError
+        If its files are damaged.
     """
-    by_name = {run.name: run for run in list_runs(workspace)}
-    if name not in by_name:
-        raise unknown_name("run", name, list(by_name), "`abdoseg status` lists the runs.")
-    return by_name[name]
+    found = _try_all(workspace)
+    if not found:
+        raise UnknownNameError(f"run '{name}' is not known: there are no runs yet; `abdoseg train` makes one")
+    run = found.get(name)
+    if isinstance(run, str):
+        raise RunError(run)
+    if run is None:
+        raise unknown_name("run", name, sorted(found), "`abdoseg status` lists the runs.")
+    return run
 
 
 def load_run(workspace: Workspace, name: str | None = None) -> Run:

@@ -622,3 +622,9 @@ def test_float16_scales_its_gradients_and_leaves_overflows_out(many_cases, monke
     assert made[1].get_scale() == 2.0**116  # the scale was taken up
     untouched = load_tensors(rest.run.model_file)[0]
     assert all(torch.equal(start[f"model.{key}"], untouched[key]) for key in untouched)
+
+
+def test_the_loss_hears_of_the_ramp():
+    config = make_config("small", {"steps": 100, "entropy_weight": 2.0, "entropy_weight_unannotated": 4.0})
+    told = [engine.loss_settings(config, step) for step in (0, 50, 100)]
+    assert [(t.entropy_weight, t.entropy_weight_unannotated) for t in told] == [(0, 0), (1, 2), (2, 4)]

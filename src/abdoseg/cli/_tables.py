@@ -6,7 +6,9 @@ from rich import box
 from rich.table import Table
 
 from abdoseg.metrics import Row
-from abdoseg.tables import cells, group_keys, header, metric_title
+from abdoseg.metrics.aggregate import ALL
+from abdoseg.metrics.paired import PairedRow
+from abdoseg.tables import COMPARISON_HEADER, cells, comparison_cells, group_keys, header, metric_title
 
 _NUMBERS = 4
 
@@ -27,6 +29,17 @@ def rich_table(rows: Sequence[Row], title: str = "") -> Table:
         section_ends = following is not None and following.overall != row.overall
         style = "bold" if row.overall else None
         table.add_row(*_shown(cells(row), n_names), style=style, end_section=section_ends)
+    return table
+
+
+def comparison_table(rows: Sequence[PairedRow]) -> Table:
+    """Return the table of one metric of a comparison."""
+    table = Table(title=metric_title(rows[0].metric), box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for i, name in enumerate([COMPARISON_HEADER[0], *COMPARISON_HEADER[2:]]):
+        table.add_column(name, justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
+    for row in rows:
+        texts = comparison_cells(row)
+        table.add_row(texts[0], *texts[2:], style="bold" if row.structure == ALL else None)
     return table
 
 

@@ -1,7 +1,8 @@
 """The options that say what a run is, for the commands that train or plan one."""
 
+import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from abdoseg.config import TrainConfig
+    from abdoseg.runs import Run
     from abdoseg.store import Workspace
 
 SamplerOption = Annotated[str | None, typer.Option(help="See `abdoseg list samplers`.")]
@@ -24,6 +26,10 @@ SettingsOption = Annotated[
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file with settings, such as the config.toml of a run.")
 ]
+
+
+FITTING_PRESET = {"cpu": "small", "cuda": "paper"}
+"""Kind of device -> the preset that `train` takes there when none is named."""
 
 
 def config_of(
@@ -61,6 +67,83 @@ def config_of(
     if isinstance(overrides.get("fold"), str):
         overrides["fold"] = _fold(overrides["fold"])
     return make_config(preset or str(of_file), overrides)
+
+
+def typed_again(context: typer.Context, command: str, leave_out: Collection[str] = ()) -> str:
+    """Return ``abdoseg COMMAND`` with the options that were typed, ready to be typed again.
+
+    Parameters
+    ----------
+    context
+        Of the command at hand.
+    command
+        The command to type, which knows the same options.
+    leave_out
+        Names of the parameters that it does not know, or that are not meant for it.
+    """
+    return shlex.join(["abdoseg", command, *_typed_options(context, leave_out)])
+
+
+def _typed_options(context: typer.Context, leave_out: Collection[str]) -> list[str]:
+    words: list[str] = []
+    for option in context.command.params:
+        name = option.name or ""
+        source = context.get_parameter_source(name)
+        if name in leave_out or source is None or source.name != "COMMANDLINE":
+            continue
+        flag, value = max(option.opts, key=len), context.params[name]
+        for one in value if isinstance(value, list | tuple) else [value]:
+            words += [flag] if isinstance(one, bool) else [flag, str(one)]
+    return words
+
+
+def next_for_run(context: typer.Context, run: "Run", leave_out: Collection[str]) -> str:
+    """Return the command that goes on with a run: its training, or its scores where it is finished."""
+    typed = _typed_options(context, leave_out)
+    if run.status == "finished":
+        return shlex.join(["abdoseg", "eval", "--run", run.name, *typed])
+    return shlex.join(["abdoseg", "train", "--config", f"{run.folder / 'config.toml'}", "--name", run.name, *typed])
+
+
+def say_next(command: str) -> None:
+    """Say what to type next in one line, however long: a broken one cannot be copied."""
+    from rich.markup import escape
+
+    from abdoseg.cli._console import err
+
+    err.print(f"[dim]next:[/] {escape(command)}", soft_wrap=True)
+
+
+def configs_by_device(
+    workspace: "Workspace",
+    device: str,
+    preset: str | None,
+    file: Path | None,
+    settings: list[str] | None,
+    **options: Any,
+) -> dict[str, "TrainConfig"]:
+    """Return the configuration by kind of device, ``cpu`` or ``cuda``, for as many as ``device`` leaves open.
+
+    Which preset fits depends on the device, and which device is there only torch can tell, which is slow to load.
+
+    Raises
+    ------
+    ConfigError, UnknownNameError
+        If a setting is wrong whatever the device; one that is wrong for one kind alone is left out.
+    """
+    from abdoseg.errors import AbdosegError
+
+    named = device.partition(":")[0]
+    made: dict[str, TrainConfig] = {}
+    wrong: AbdosegError | None = None
+    for kind in [named] if named in FITTING_PRESET else FITTING_PRESET:
+        try:
+            made[kind] = config_of(workspace, preset, file, settings, default_preset=FITTING_PRESET[kind], **options)
+        except AbdosegError as error:
+            wrong = wrong or error
+    if wrong is not None and not made:
+        raise wrong
+    return made
 
 
 def _read_file(file: Path | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """How a view and what it leaves are told."""
 
+import textwrap
 from typing import Any
 
 from rich.markup import escape
@@ -12,18 +13,29 @@ def print_view(view: dict[str, Any]) -> None:
 
     The name and whether the view is active are the caller's to print.
     """
-    out.print(f"  {escape(recipe(view))}")
+    _line(recipe(view))
     of = ", ".join(view["sources"]) or "all sources"
-    out.print(
-        f"  thins {view['cases']} of {counted(view['annotated_cases'], 'annotated training case')} ({escape(of)})"
-    )
+    _line(f"thins {view['cases']} of {counted(view['annotated_cases'], 'annotated training case')} ({of})")
     for axis, (now, before) in view["slices"].items():
         drawn, all_drawn = view["contours"][axis]
         slices = f"{now} of {before} slices ({_percent(now, before)})"
-        out.print(f"  {axis}: {slices}, {drawn} of {all_drawn} contours ({_percent(drawn, all_drawn)})")
-    out.print(f"  {_left(view)}")
+        _line(f"{axis}: {slices}, {drawn} of {all_drawn} contours ({_percent(drawn, all_drawn)})")
+    _line(_left(view))
     for text in _doubts(view):
         warn(f"view {view['view']}: {text}")
+
+
+def _line(text: str) -> None:
+    """Print a line below the view's name; one too long goes on further in."""
+    wrapped = textwrap.fill(
+        text,
+        out.width,
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    out.print(escape(wrapped), soft_wrap=True)
 
 
 def recipe(view: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ from abdoseg.cli._console import (
     JsonOption,
     WorkspaceOption,
     counted,
-    next_step,
     out,
     print_json,
     say,
@@ -23,6 +22,9 @@ from abdoseg.cli._training import (
     SourcesOption,
     ViewOption,
     config_of,
+    next_for_run,
+    say_next,
+    typed_again,
 )
 
 MOST_CASES = 5
@@ -30,6 +32,7 @@ MOST_CASES = 5
 
 
 def sample(
+    context: typer.Context,
     n: Annotated[int, typer.Option("--n", "-n", min=1, max=10_000_000, help="Examples to draw.")] = 20_000,
     sampler: SamplerOption = None,
     view: ViewOption = None,
@@ -68,12 +71,20 @@ def sample(
     cases = found.pop("case")
     of = counted(len(cases), "training case")
     say(f"sampler [bold]{found['sampler']}[/], view [bold]{planned.config.view}[/], {of}")
-    for title in ("structure", "modality", "kind", "source"):
+    titles = ["modality", "kind", "source"]
+    if found["draws_structures"]:
+        titles.insert(0, "structure")
+    else:
+        say("it draws no structures: a patch may lie anywhere in a case")
+    for title in titles:
         _table(title, found[title], n)
     _cases(cases, n)
     for name in found["skipped"]:
         say(f"{name}: no training case shows it; it is never drawn")
-    next_step("abdoseg train")
+    not_of_train = ("n", "run", "as_json")
+    say_next(
+        next_for_run(context, planned, not_of_train) if run is not None else typed_again(context, "train", not_of_train)
+    )
 
 
 def _table(title: str, rows: dict[str, dict[str, float]], n: int, present: str = "cases") -> None:

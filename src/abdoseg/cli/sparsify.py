@@ -4,11 +4,13 @@ from typing import Annotated
 
 import typer
 
-from abdoseg.cli._console import DEFAULT_WORKSPACE, WorkspaceOption, next_step, out, split_names
+from abdoseg.cli._console import DEFAULT_WORKSPACE, WorkspaceOption, out, split_names
+from abdoseg.cli._training import say_next, typed_again
 from abdoseg.cli._views import print_view
 
 
 def sparsify(
+    context: typer.Context,
     view: Annotated[
         list[str], typer.Option(help="axial, coronal or sagittal (several: a,b); full: show all labels again.")
     ],
@@ -70,4 +72,5 @@ def sparsify(
     out.print(f"active view: [bold]{report.view.name}[/]")
     print_view(view_facts(report, store.anatomy.names))
     out.print("  validation and test keep all labels; `--view full` shows them all again")
-    next_step("abdoseg train")
+    of_the_view = {option.name for option in context.command.params if option.name} - {"workspace"}
+    say_next(typed_again(context, "train", of_the_view))

@@ -4,11 +4,13 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from abdoseg.cli._console import (
     DEFAULT_WORKSPACE,
     JsonOption,
     WorkspaceOption,
+    err,
     next_step,
     out,
     print_json,
@@ -17,6 +19,7 @@ from abdoseg.cli._console import (
 )
 from abdoseg.cli._launch import end_with_launcher, launch
 from abdoseg.cli._training import (
+    FITTING_PRESET,
     ConfigOption,
     FoldOption,
     SamplerOption,
@@ -25,16 +28,20 @@ from abdoseg.cli._training import (
     SourcesOption,
     ViewOption,
     config_of,
+    configs_by_device,
+    say_next,
+    typed_again,
 )
 
 if TYPE_CHECKING:
     import torch
 
-    from abdoseg.runs import Run
+    from abdoseg.config import TrainConfig
     from abdoseg.store import Workspace
 
 
 def train(
+    context: typer.Context,
     preset: Annotated[str | None, typer.Option(help="paper, small, ...; default: what fits this machine.")] = None,
     network: Annotated[str | None, typer.Option(help="See `abdoseg list networks`.")] = None,
     method: Annotated[str | None, typer.Option(help="See `abdoseg list methods`.")] = None,
@@ -61,16 +68,13 @@ def train(
     The same command again goes on with an unfinished run of that configuration; another configuration is a new run.
     Ctrl-C (or SIGTERM, or SLURM's SIGUSR1) saves and stops. torchrun and srun may start it too.
     """
-    from abdoseg.devices import choose_device
     from abdoseg.engine.place import is_first_process
     from abdoseg.errors import ConfigError
-    from abdoseg.runs import plan_run
-    from abdoseg.steps.train import train as run_training
     from abdoseg.store import Workspace
 
+    if as_json and not dry_run:
+        raise ConfigError("--json: prints the plan; add --dry-run")
     store = Workspace.open(workspace)
-    where = choose_device(device)
-    fitting = "paper" if where.type == "cuda" else "small"
     options: dict[str, Any] = {
         "network": network,
         "method": method,
@@ -79,21 +83,28 @@ def train(
         "sources": sources,
     }
     options |= {"steps": steps, "seed": seed, "fold": fold, "start_from": start_from}
-    made = config_of(store, preset, config, settings, default_preset=fitting, **options)
-    if as_json and not dry_run:
-        raise ConfigError("--json: prints the plan; add --dry-run")
+    talks = is_first_process()
+    possible = configs_by_device(store, device, preset, config, settings, **options)
+    if talks:
+        _refuse_early(store, list(possible.values()), name, nproc)
+    # Torch is loaded from here on, which takes seconds.
+    from abdoseg.devices import choose_device
+    from abdoseg.steps.train import train as run_training
+
+    where = choose_device(device)
+    default_preset = FITTING_PRESET[where.type]
+    made = possible.get(where.type) or config_of(
+        store, preset, config, settings, default_preset=default_preset, **options
+    )
     if nproc > 1 and not dry_run:
         launch(nproc, sys.argv[1:])
         return
     end_with_launcher()
-    talks = is_first_process()
     if talks:
-        run, new = plan_run(store, made, name)
-        chosen_here = preset is None and config is None
-        _show_plan(store, run, where, nproc, as_json=as_json, dry_run=dry_run, chosen_here=chosen_here)
-        if not new and run.status != "finished" and not as_json:
-            where_from = "goes on from its last checkpoint" if run.status == "unfinished" else "begins anew"
-            say(f"run [bold]{run.name}[/] {where_from}, with the cases it froze when it started")
+        plan = _plan(store, made, name, where, nproc if dry_run else None)
+        if dry_run:
+            plan["next"] = typed_again(context, "train", ("dry_run", "as_json"))
+        _show(plan, nproc, as_json=as_json, chosen_here=preset is None and config is None)
     if dry_run:
         return
     with progress_bar(silent=not talks) as progress:
@@ -104,32 +115,59 @@ def train(
         next_step("abdoseg eval --by structure, or abdoseg predict SCAN -o OUT.nii.gz")
 
 
-def _show_plan(
-    store: "Workspace",
-    run: "Run",
-    device: "torch.device",
-    nproc: int,
-    *,
-    as_json: bool,
-    dry_run: bool,
-    chosen_here: bool,
-) -> None:
-    plan = _plan(run, str(device))
-    if dry_run:
-        from abdoseg.steps.plan import plan_training
+def _refuse_early(store: "Workspace", configs: list["TrainConfig"], name: str | None, processes: int) -> None:
+    """Refuse what is wrong with all of these configurations, without torch."""
+    from abdoseg.errors import AbdosegError
+    from abdoseg.runs import plan_run
+    from abdoseg.steps.plan import check_plan
 
-        plan |= plan_training(store, run, nproc, device)
+    for config in configs:
+        try:
+            check_plan(store, plan_run(store, config, name)[0], processes)
+        except AbdosegError as error:
+            wrong = error
+        else:
+            return
+    raise wrong
+
+
+def _plan(
+    store: "Workspace", config: "TrainConfig", name: str | None, device: "torch.device", processes: int | None
+) -> dict[str, Any]:
+    """Return the plan; with a number of ``processes`` what it costs and what to expect, too."""
+    from abdoseg.runs import plan_run
+    from abdoseg.steps.plan import lacks_validation, plan_training
+
+    run, new = plan_run(store, config, name)
+    plan: dict[str, Any] = {
+        "run": run.name,
+        "status": "new" if new else run.status,
+        "device": str(device),
+        "config": run.config.model_dump(mode="json"),
+        "cases": {side: len(run.data.keys(side)) for side in ("train", "val", "test")},
+    }
+    return plan | (plan_training(store, run, processes, device) if processes else {"warnings": lacks_validation(run)})
+
+
+def _show(plan: dict[str, Any], processes: int, *, as_json: bool, chosen_here: bool) -> None:
     if as_json:
         print_json(plan)
         return
     _say_plan(plan, chosen_here=chosen_here)
-    if dry_run:
-        _say_costs(plan, nproc)
+    if "memory_bytes" in plan:
+        _say_costs(plan, processes)
+    for text in plan["warnings"]:
+        err.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+    if "next" in plan:
+        say_next(plan["next"])
 
 
-def _plan(run: "Run", device: str) -> dict[str, Any]:
-    sides = {side: len(run.data.keys(side)) for side in ("train", "val", "test")}
-    return {"run": run.name, "device": device, "config": run.config.model_dump(mode="json"), "cases": sides}
+_STATUS = {
+    "new": "new",
+    "finished": "finished already; nothing is left to do",
+    "unfinished": "goes on from its last checkpoint, with the cases it froze when it started",
+    "not started": "begins anew, with the cases it froze when it started",
+}
 
 
 def _say_plan(plan: dict[str, Any], *, chosen_here: bool) -> None:
@@ -137,6 +175,7 @@ def _say_plan(plan: dict[str, Any], *, chosen_here: bool) -> None:
 
     c, cases = plan["config"], plan["cases"]
     say(f"view [bold]{c['view']}[/]; {cases['train']} training, {cases['val']} validation, {cases['test']} test cases")
+    say(f"run [bold]{plan['run']}[/]: {_STATUS[plan['status']]}")
     why = " (chosen for this machine; --preset paper is the paper's)" if chosen_here and c["preset"] != "paper" else ""
     say(f"preset [bold]{c['preset']}[/]{why}: {PRESET_TITLES[c['preset']]}")
     sides = "x".join(str(n) for n in c["patch"])
@@ -151,15 +190,15 @@ def _say_plan(plan: dict[str, Any], *, chosen_here: bool) -> None:
 def _say_costs(plan: dict[str, Any], nproc: int) -> None:
     from rich.table import Table
 
-    memory = {name: size / 2**30 for name, size in plan["memory_bytes"].items()}
+    total, parts = sizes({name: size for name, size in plan["memory_bytes"].items() if name != "total"})
     each = f" in each of {nproc} processes" if nproc > 1 else ""
     say(
-        f"memory{each}, at least: {memory['total']:.1f} GiB: weights and optimiser {memory['weights']:.1f}, "
-        f"activations {memory['activations']:.1f}, logits {memory['logits']:.1f}; buffers of convolutions come on top"
+        f"memory{each}, at least: {total}: weights and optimiser {parts['weights']}, activations "
+        f"{parts['activations']}, logits {parts['logits']}; buffers of convolutions come on top"
     )
     for name, place in (("cache_bytes", "main memory"), ("device_cache_bytes", "the device's memory")):
         if plan[name]:
-            say(f"cache of cases: up to {plan[name] / 2**30:.1f} GiB of {place} in each process")
+            say(f"cache of cases: up to {sizes({'cache': plan[name]})[0]} of {place} in each process")
     table = Table(box=None, pad_edge=False)
     table.add_column("structure", no_wrap=True)
     for title in ("cases", "patches centred on it"):
@@ -167,3 +206,21 @@ def _say_costs(plan: dict[str, Any], nproc: int) -> None:
     for name, row in plan["structures"].items():
         table.add_row(name, str(row["cases"]), "" if row["patches"] is None else f"{row['patches']:.0f}")
     out.print(table)
+
+
+def sizes(parts: dict[str, int]) -> tuple[str, dict[str, str]]:
+    """Return the sum of some sizes in bytes with its unit, and the parts in that unit, which add up as they are shown.
+
+    From 1 GiB on in tenths of a GiB, below in whole MB (2^20 bytes, as for the setting ``cache_mb``). What the parts
+    lose by rounding down goes to those that lose most.
+    """
+    in_gib = sum(parts.values()) >= 2**30
+    step = 2**30 / 10 if in_gib else 2**20
+    exact = {name: size / step for name, size in parts.items()}
+    total = round(sum(exact.values()))
+    shown = {name: int(value) for name, value in exact.items()}
+    lost = sorted(parts, key=lambda name: shown[name] - exact[name])
+    for name in lost[: max(0, total - sum(shown.values()))]:
+        shown[name] += 1
+    texts = {name: f"{n / 10:.1f}" if in_gib else str(n) for name, n in shown.items()}
+    return (f"{total / 10:.1f} GiB" if in_gib else f"{total} MB"), texts

@@ -1,6 +1,5 @@
-"""Label maps as NIfTI-1, with a side file that says what the numbers mean."""
+"""Label maps as NIfTI-1: one map with a side file that says what the numbers mean, or a folder of masks."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import nibabel as nib
 import numpy as np
 
 from abdoseg.anatomy import Anatomy
+from abdoseg.exporters.parts import Algorithm, legend_text, requested_ids, require_label_map, stem_of
 from abdoseg.files import whole_files
 from abdoseg.types import Affine, Label
 
@@ -24,6 +24,8 @@ def write_label_map(
     anatomy: Anatomy,
     structures: tuple[str, ...] | None = None,
     reference: Path | None = None,
+    *,
+    algorithm: Algorithm | None = None,
 ) -> tuple[Path, ...]:
     """Write a label map and its ``<stem>.labels.json``, whole or not at all.
 
@@ -42,6 +44,8 @@ def write_label_map(
     reference
         The scan's own file. If it is NIfTI of this very grid, its qform and sform are taken digit by digit, so
         that every viewer sees label and scan in the same place.
+    algorithm
+        What made the label map, for the side file.
 
     Returns
     -------
@@ -57,30 +61,65 @@ def write_label_map(
     ValueError
         If ``label`` is not a uint8 volume.
     """
-    if label.dtype != np.uint8 or label.ndim != 3:
-        raise ValueError(f"label: found {label.dtype} {label.shape}, expected uint8 (X, Y, Z)")
-    legend = json.dumps(_legend(path.name, anatomy, structures), indent=1, ensure_ascii=False)
+    require_label_map(label)
+    legend = legend_text(path.name, anatomy, requested_ids(anatomy, structures), algorithm)
     image = _image(label, affine, reference)
     paths = (path, legend_path(path))
     with whole_files(*paths) as (draft, legend_draft):
-        legend_draft.write_text(legend + "\n", encoding="utf-8")
+        legend_draft.write_text(legend, encoding="utf-8")
         nib.save(image, draft)
     return paths
 
 
 def legend_path(path: Path) -> Path:
     """Return where the side file of a label map lies: ``organs.nii.gz`` has ``organs.labels.json``."""
-    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), path.suffix)
-    return path.with_name(path.name[: len(path.name) - len(suffix)] + ".labels.json")
+    return path.with_name(stem_of(path, SUFFIXES) + ".labels.json")
 
 
-def _legend(file: str, anatomy: Anatomy, structures: tuple[str, ...] | None) -> dict[str, Any]:
-    ids = range(1, len(anatomy) + 1) if structures is None else sorted(anatomy.ids_of(structures))
-    rows = [
-        {"id": i, "name": s.name, "title": s.title, "colour": s.colour}
-        for i, s in ((i, anatomy.structure(i)) for i in ids)
-    ]
-    return {"file": file, "background": 0, "structures": rows}
+def write_structures(
+    label: Label,
+    affine: Affine,
+    path: Path,
+    anatomy: Anatomy,
+    structures: tuple[str, ...] | None = None,
+    reference: Path | None = None,
+    *,
+    algorithm: Algorithm | None = None,
+) -> tuple[Path, ...]:
+    """Write one mask a structure, ``<path>/<name>.nii.gz`` (1 inside), and ``<path>/labels.json``.
+
+    A structure that was asked for and not found has an empty mask: its absence is a result, a missing file is not.
+
+    Parameters
+    ----------
+    label, affine, anatomy, structures, reference, algorithm
+        As for :func:`write_label_map`; only the masks of ``structures`` are written.
+    path
+        A folder; created if need be, other files in it stay.
+
+    Returns
+    -------
+    tuple
+        The masks in the order of their ids, then the side file; all of them are written, or none.
+
+    Raises
+    ------
+    WorkspaceError
+        If a file cannot be written.
+    UnknownNameError
+        If a name in ``structures`` is not in ``anatomy``.
+    ValueError
+        If ``label`` is not a uint8 volume.
+    """
+    require_label_map(label)
+    ids = requested_ids(anatomy, structures)
+    names = [f"{anatomy.structure(i).name}.nii.gz" for i in ids]
+    paths = (*(path / name for name in names), path / "labels.json")
+    with whole_files(*paths) as (*drafts, legend_draft):
+        legend_draft.write_text(legend_text("{name}.nii.gz", anatomy, ids, algorithm), encoding="utf-8")
+        for i, draft in zip(ids, drafts, strict=True):
+            nib.save(_image((label == i).view(np.uint8), affine, reference), draft)
+    return paths
 
 
 def _image(label: Label, affine: Affine, reference: Path | None) -> Any:

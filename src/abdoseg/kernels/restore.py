@@ -49,12 +49,44 @@ def restore_labels(scores: NDArray[Any], shape: tuple[int, int, int], step: NDAr
         If ``scores`` has another number of axes or classes, or an empty axis.
     """
     _require_scores(scores)
-    axes = [_axis(n, float(s), m) for n, s, m in zip(shape, step, scores.shape[1:], strict=True)]
-    starts, fracs = zip(*axes, strict=True)
-    out = np.empty(shape, dtype=np.uint8)
+    restored = RestoredLabels(shape, step, scores.shape[1:])
     for first, block in _blocks(scores):
-        _restore(block, _best(block), first, starts, fracs, out)
-    return out
+        restored.fill((first, 0, 0), block)
+    return restored.labels
+
+
+class RestoredLabels:
+    """Labels on the scan's own grid, filled block by block of the harmonised grid.
+
+    Parameters
+    ----------
+    shape, step
+        As in :func:`restore_labels`.
+    source
+        ``(X, Y, Z)`` of the harmonised grid.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], step: NDArray[np.float64], source: tuple[int, ...]) -> None:
+        self.labels: Label = np.empty(shape, dtype=np.uint8)
+        self._source = source
+        axes = [_axis(n, float(s), m) for n, s, m in zip(shape, step, source, strict=True)]
+        self._starts, self._fracs = zip(*axes, strict=True)
+
+    def fill(self, first: tuple[int, int, int], scores: NDArray[np.float32]) -> None:
+        """Fill the target voxels between the voxels of a block.
+
+        Parameters
+        ----------
+        first
+            The block's first voxel on the harmonised grid. What lies between two blocks is filled by the one that
+            has the voxels of both sides: blocks have to overlap by one voxel.
+        scores
+            float32 ``(C, x, y, z)`` in C order.
+        """
+        # An axis of one voxel has one cell all the same; a block of one voxel of a longer axis has none.
+        x, y, z = (max(n - 1, int(m == 1)) for n, m in zip(scores.shape[1:], self._source, strict=True))
+        if min(x, y, z) > 0:
+            _restore(scores, _best(scores), first, (x, y, z), self._starts, self._fracs, self.labels)
 
 
 def argmax_labels(scores: NDArray[Any]) -> Label:
@@ -129,29 +161,30 @@ def _take_higher(values, c, high, row):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
-def _restore(scores, best, first, starts, fracs, out):  # type: ignore[no-untyped-def]
-    for x in numba.prange(max(scores.shape[1] - 1, 1)):
-        _restore_slab(scores, best, (x, first + x), starts, fracs, out)
+def _restore(scores, best, first, n_cells, starts, fracs, out):  # type: ignore[no-untyped-def]
+    for x in numba.prange(n_cells[0]):
+        _restore_slab(scores, best, x, first, n_cells, starts, fracs, out)
 
 
 @numba.njit(cache=True, nogil=True)
-def _restore_slab(scores, best, x, starts, fracs, out):  # type: ignore[no-untyped-def]
-    """Fill the target voxels between two neighbouring x slices; ``x`` = (slice of the block, of the scan)."""
-    i = (starts[0][x[1]], starts[0][x[1] + 1])
+def _restore_slab(scores, best, x, first, n_cells, starts, fracs, out):  # type: ignore[no-untyped-def]
+    """Fill the target voxels between two neighbouring x slices of the block."""
+    i = (starts[0][first[0] + x], starts[0][first[0] + x + 1])
     if i[0] == i[1]:
         return
-    cells = np.empty(len(starts[2]) - 1, dtype=np.uint8)
+    cells = np.empty(n_cells[2], dtype=np.uint8)
+    along_z = starts[2][first[2] : first[2] + n_cells[2] + 1]
     work = np.empty((scores.shape[0], 8), dtype=np.float32), np.empty(scores.shape[0], dtype=np.int64)
-    for y in range(len(starts[1]) - 1):
-        j = (starts[1][y], starts[1][y + 1])
+    for y in range(n_cells[1]):
+        j = (starts[1][first[1] + y], starts[1][first[1] + y + 1])
         if j[0] == j[1]:
             continue
-        _agree(best, x[0], y, cells)
-        _fill(cells, starts[2], i, j, out)
-        for z in range(len(cells)):
-            k = (starts[2][z], starts[2][z + 1])
+        _agree(best, x, y, cells)
+        _fill(cells, along_z, i, j, out)
+        for z in range(n_cells[2]):
+            k = (along_z[z], along_z[z + 1])
             if cells[z] == MIXED and k[0] < k[1]:
-                n = _contenders(scores, (x[0], y, z), work[0], work[1])
+                n = _contenders(scores, (x, y, z), work[0], work[1])
                 _interpolate((i, j, k), fracs, work[0], work[1][:n], out)
 
 
@@ -171,14 +204,15 @@ def _agree(best, x, y, cells):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True)
 def _fill(cells, starts, i, j, out):  # type: ignore[no-untyped-def]
     """Spread the cells' classes along z to one target row and copy it to the others."""
+    k = (starts[0], starts[-1])
     row = out[i[0], j[0]]
     for z in range(len(cells)):
-        for k in range(starts[z], starts[z + 1]):
-            row[k] = cells[z]
+        for kk in range(starts[z], starts[z + 1]):
+            row[kk] = cells[z]
     for ii in range(i[0], i[1]):
         for jj in range(j[0], j[1]):
             if ii > i[0] or jj > j[0]:
-                out[ii, jj] = row
+                out[ii, jj, k[0] : k[1]] = row[k[0] : k[1]]
 
 
 @numba.njit(cache=True, nogil=True)

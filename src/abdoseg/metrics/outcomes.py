@@ -1,6 +1,8 @@
 """Whether a structure of a case gets a score, and by which rule: each way to end has a name."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, get_args
 
@@ -9,6 +11,10 @@ from abdoseg.metrics.overlap import DiceFormula
 
 Absent = Literal["skip", "score"]
 """Annotated structures that the reference does not hold: left out, or scored where they are predicted."""
+
+
+OneSided = Literal["skip", "diagonal"]
+"""Distances of a structure that only one volume holds: none, or the scan's diagonal."""
 
 
 class Outcome(StrEnum):
@@ -23,6 +29,10 @@ class Outcome(StrEnum):
     """Annotated, but the reference does not hold it: left out."""
     TOO_SMALL = "too small"
     """The reference holds it in fewer voxels than ``min_voxels``: left out."""
+    KNOWN_IN_PART = "known in part"
+    """Surfaces only: the reference knows it in some slices or voxels, so its whole surface is not known: left out."""
+    NOT_PREDICTED = "not predicted"
+    """Distances only: the prediction lacks it, so there is nothing to measure to: left out (``one_sided="skip"``)."""
 
     @property
     def has_value(self) -> bool:
@@ -45,17 +55,25 @@ class EvalSettings:
         them as false positives where something is predicted, and leaves them out where nothing is.
     min_voxels
         Fewest reference voxels of a structure that is scored (the authors: 51).
+    tolerances_mm
+        Structure -> tolerance of the NSD, in place of that of ``TOLERANCES_MM``.
+    one_sided
+        Distances (HD95) of a structure that only one of both volumes holds: ``skip`` leaves them out, under a name of
+        their own; ``diagonal`` counts the length of the scan's diagonal.
     """
 
     metrics: tuple[str, ...] = ("dsc",)
     dsc: DiceFormula = "plain"
     absent: Absent = "skip"
     min_voxels: int = 1
+    tolerances_mm: Mapping[str, float] = field(default_factory=dict)
+    one_sided: OneSided = "skip"
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("dsc", self.dsc, get_args(DiceFormula)),
             ("absent", self.absent, get_args(Absent)),
+            ("one_sided", self.one_sided, get_args(OneSided)),
         ):
             if value not in allowed:
                 raise unknown_name(f"evaluation setting {name}", value, list(allowed))
@@ -63,6 +81,11 @@ class EvalSettings:
             raise ConfigError(f"min_voxels: found {self.min_voxels}; expected 1 or more")
         if not self.metrics:
             raise ConfigError("metrics: found none; expected at least one; give dsc")
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ConfigError(f"metrics: found {', '.join(self.metrics)}; expected each name once")
+        for name, tolerance in self.tolerances_mm.items():
+            if not (math.isfinite(tolerance) and tolerance >= 0):
+                raise ConfigError(f"tolerance of {name}: found {tolerance:g} mm; expected 0 or more")
 
 
 DEFAULTS = EvalSettings()

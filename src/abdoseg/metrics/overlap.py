@@ -33,11 +33,14 @@ class OverlapCounts:
         Voxels of the prediction.
     reference
         Voxels of the reference.
+    unknown
+        Voxels of the reference labelled 255, one number for all structures.
     """
 
     intersection: NDArray[np.int64]
     predicted: NDArray[np.int64]
     reference: NDArray[np.int64]
+    unknown: int = 0
 
 
 def count_overlap(prediction: Label, reference: Label, annotation: Annotation) -> OverlapCounts:
@@ -67,11 +70,13 @@ def count_overlap(prediction: Label, reference: Label, annotation: Annotation) -
     n = annotation.n_structures
     _check_values("prediction", np.asarray(counts.any(axis=(0, 1))), n, allow_unknown=False)
     _check_values("reference", np.asarray(counts.any(axis=(0, 2))), n, allow_unknown=True)
+    unknown = int(counts[:, UNKNOWN_LABEL].sum())
     counts = counts[:, : n + 1, : n + 1]
     return OverlapCounts(
         intersection=(known * np.einsum("gcc->gc", counts)[:, 1:]).sum(axis=0),
         predicted=(known * counts.sum(axis=1)[:, 1:]).sum(axis=0),
         reference=(known * counts.sum(axis=2)[:, 1:]).sum(axis=0),
+        unknown=unknown,
     )
 
 
@@ -86,10 +91,15 @@ def dice(counts: OverlapCounts, formula: DiceFormula = "plain") -> NDArray[np.fl
         return (2.0 * counts.intersection + smooth) / (counts.predicted + counts.reference + smooth)
 
 
+def volume_difference_ml(counts: OverlapCounts, spacing_mm: tuple[float, float, float]) -> NDArray[np.float64]:
+    """Return predicted less true volume of each structure, float64 ``(N,)`` in ml, over known voxels."""
+    voxel_ml = float(np.prod(spacing_mm)) / 1000.0
+    return np.asarray((counts.predicted - counts.reference) * voxel_ml)
+
+
 def volume_error_ml(counts: OverlapCounts, spacing_mm: tuple[float, float, float]) -> NDArray[np.float64]:
     """Return the absolute difference in volume of each structure, float64 ``(N,)`` in ml, over known voxels."""
-    voxel_ml = float(np.prod(spacing_mm)) / 1000.0
-    return np.asarray(np.abs(counts.predicted - counts.reference) * voxel_ml)
+    return np.abs(volume_difference_ml(counts, spacing_mm))
 
 
 def _check_pair(prediction: Label, reference: Label) -> None:

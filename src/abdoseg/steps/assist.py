@@ -13,7 +13,7 @@ from abdoseg.laterality import Component, describe
 from abdoseg.model import SegmentationModel
 from abdoseg.progress import SILENT, Progress
 from abdoseg.reviews import SideDecision
-from abdoseg.steps.predict import segment_case
+from abdoseg.segmentation import segment_case
 from abdoseg.steps.review import Decided, Flagged, decide, pair_ids
 from abdoseg.store import Workspace
 from abdoseg.types import UNKNOWN_LABEL

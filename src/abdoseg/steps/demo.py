@@ -27,9 +27,9 @@ from abdoseg.pictures import Panel, save_overlays
 from abdoseg.progress import SILENT, Progress
 from abdoseg.readers import read_scan
 from abdoseg.runs import Run
+from abdoseg.segmentation import segment_case
 from abdoseg.steps.evaluate import EvalSettings, score_case
 from abdoseg.steps.ingest import ingest
-from abdoseg.steps.predict import segment_case
 from abdoseg.steps.sparsify import sparsify
 from abdoseg.steps.train import train
 from abdoseg.store import Settings, Workspace

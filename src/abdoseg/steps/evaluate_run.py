@@ -22,8 +22,8 @@ from abdoseg.places import local_copy
 from abdoseg.progress import SILENT, Progress
 from abdoseg.readers import read_scan
 from abdoseg.runs import Run, read_frozen
+from abdoseg.segmentation import segment_case
 from abdoseg.steps.evaluate import evaluate_cases
-from abdoseg.steps.predict import segment_case
 from abdoseg.store import Workspace
 from abdoseg.trained import load_model
 from abdoseg.types import Label

@@ -1,19 +1,40 @@
 """What a training will take and see, before it starts."""
 
-from typing import Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from abdoseg.engine.checks import check_run
-from abdoseg.engine.memory import estimate_memory
-from abdoseg.runs import Run
+from abdoseg.config import check_shares
+from abdoseg.methods import METHODS
+from abdoseg.runs import Run, annotation_from_labels, load_run
 from abdoseg.sampling import SAMPLERS
-from abdoseg.store import Workspace
-from abdoseg.training_set import open_sampler
+from abdoseg.store import Workspace, shown_annotation
+from abdoseg.training_set import open_sampler, patch_settings
+
+if TYPE_CHECKING:
+    import torch
+
+SPLIT_NEEDS = 6
+"""Patients of a source without an official split from which on one of them is a validation case."""
+
+
+def check_plan(workspace: Workspace, run: Run, processes: int = 1) -> None:
+    """Refuse a planned run as far as that takes no torch, which is slow to load.
+
+    Raises
+    ------
+    ConfigError, UnknownNameError, RunError, WorkspaceError
+        If a name, weight or share is wrong, or nothing can be drawn.
+    """
+    check_shares(run.config, processes)
+    if run.config.start_from is not None:
+        load_run(workspace, run.config.start_from)
+    patch_settings(run)
+    if not METHODS[run.config.method].needs_teacher:  # what it draws is labelled later
+        open_sampler(workspace, run)
 
 
 def plan_training(
-    workspace: Workspace, run: Run, processes: int = 1, device: torch.device | None = None
+    workspace: Workspace, run: Run, processes: int = 1, device: "torch.device | None" = None
 ) -> dict[str, Any]:
     """Return what a run will take and see, as plain values ready for JSON; no scan is opened.
 
@@ -34,13 +55,16 @@ def plan_training(
         ``memory_bytes``: ``weights`` (with gradients and the optimiser's moments), ``activations``, ``logits`` and
         ``total`` of a process. ``cache_bytes`` and ``device_cache_bytes``: budgets. ``structures``: name -> ``cases``
         that hold it, and the mean number of ``patches`` centred on it over the whole training (``None`` where the
-        sampler draws no structure).
+        sampler draws no structure). ``warnings``: what somebody should know before it starts, a line each.
 
     Raises
     ------
     ConfigError, UnknownNameError, RunError, WorkspaceError
         If the training would be refused.
     """
+    from abdoseg.engine.checks import check_run
+    from abdoseg.engine.memory import estimate_memory
+
     check_run(workspace, run, processes, device)
     config = run.config
     memory = estimate_memory(config, run.task(), processes)
@@ -64,4 +88,75 @@ def plan_training(
             }
             for i, name in enumerate(names)
         },
+        "warnings": [*lacks_validation(run), *_not_learnt(workspace, run, sampler.skipped)],
     }
+
+
+def lacks_validation(run: Run) -> list[str]:
+    """Return a line that says why there is no validation case and what to do; empty where there is one."""
+    if run.data.keys("val"):
+        return []
+    none = "no validation case, so no score during training"
+    if run.config.fold is not None:
+        k, n = run.config.fold
+        return [f"{none}: --fold {k}/{n} holds out nothing here; take a smaller N, or add patients"]
+    held_out = "--fold 1/5 holds some out; " if len(run.data.keys("train")) > 1 else ""
+    return [f"{none}: {held_out}a source without an official split needs {SPLIT_NEEDS} patients to have one"]
+
+
+def not_learnt(run: Run, skipped: Collection[int], annotated: Collection[int], held: Collection[str]) -> list[str]:
+    """Return, for each structure that cannot be learnt, its name and why.
+
+    Parameters
+    ----------
+    run
+        The run.
+    skipped
+        Ids of the structures of which there is nothing to draw.
+    annotated
+        Ids of those that some training case annotates, as the run shows it.
+    held
+        Names of those of which some training case holds a voxel.
+    """
+    lines = []
+    for structure in skipped:
+        name = run.anatomy.structure(structure).name
+        if structure not in annotated:
+            reason = "no training case annotates it"
+        elif name not in held:
+            reason = "annotated, but no training case holds it"
+        else:
+            reason = "the view hides all its voxels"
+        lines.append(f"{name}: {reason}; it cannot be learnt")
+    return lines
+
+
+def not_taken(run: Run, taken: int) -> list[str]:
+    """Return a line about the training cases that the method leaves out, of which it takes ``taken``."""
+    left_out = len(run.data.keys("train")) - taken
+    if not left_out:
+        return []
+    return [f"{left_out} training cases annotate nothing; {run.config.method} cannot learn from them"]
+
+
+def _not_learnt(workspace: Workspace, run: Run, skipped: Collection[int]) -> list[str]:
+    """Return :func:`not_taken` and :func:`not_learnt` of a run whose cases are not opened, from the indexes."""
+    method = METHODS[run.config.method]
+    if method.needs_teacher:  # another run labels the cases first
+        return []
+    training = set(run.data.keys("train"))
+    annotated: set[int] = set()
+    held: set[str] = set()
+    taken = 0
+    for brief in workspace.briefs(sorted({key.partition("/")[0] for key in training})):
+        if brief.key not in training:
+            continue
+        annotation = shown_annotation(workspace, brief, run.data.view)
+        if run.config.annotated_from == "labels":
+            annotation = annotation_from_labels(workspace, brief, annotation)
+        if method.skips_unannotated and not annotation.has_annotation:
+            continue
+        taken += 1
+        annotated.update(annotation.structure_ids)
+        held.update(name for name, n in zip(run.anatomy.names, brief.voxel_counts(), strict=True) if n)
+    return [*not_taken(run, taken), *not_learnt(run, skipped, annotated, held)]

@@ -3,37 +3,62 @@
 Read, bring to the grid and intensities of the training cases, run the network in windows, restore, write.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from abdoseg.anatomy import Anatomy
-from abdoseg.case import Case
-from abdoseg.errors import CaseError, ConfigError, RunError
-from abdoseg.exporters import exporter_for, require_writable
-from abdoseg.geometry import axis_positions, from_canonical, spacing_of, to_canonical
-from abdoseg.harmonise import harmonise_image
-from abdoseg.inference import InferenceSettings, sliding_window_logits, windows_of
-from abdoseg.kernels.label_resample import resample_nearest
-from abdoseg.kernels.restore import argmax_labels, restore_labels
+from abdoseg.errors import CaseError, ConfigError
+from abdoseg.exporters import Algorithm, exporter_for, require_writable
+from abdoseg.exporters.statistics import structure_statistics, write_statistics
+from abdoseg.files import whole_files
 from abdoseg.kernels.values import count_values, translated
 from abdoseg.modality import decide_modality, modality_warning
 from abdoseg.model import SegmentationModel
+from abdoseg.postprocess import Change, PostSettings, postprocess
 from abdoseg.progress import SILENT, Progress
 from abdoseg.readers import READERS, Scan, read_scan, stated_modality
-from abdoseg.types import Label, Modality
+from abdoseg.segmentation import UNCERTAINTY_LEVELS, Clock, segment
+from abdoseg.types import Affine, Label, Modality
 
 STAGES = ("read", "harmonise", "network", "restore", "write")
 """What a prediction spends its time on, in order."""
 
-SPACING_TOLERANCE_MM = 1e-3
-"""A stored case whose spacing is further than this from the model's was harmonised for another one."""
+
+@dataclass(frozen=True)
+class Extras:
+    """What is done to a label map, and written beside it, when it is asked for.
+
+    Parameters
+    ----------
+    post
+        Post-processing by structure.
+    statistics
+        File for the facts of each structure, ``.json`` or ``.csv``.
+    uncertainty
+        File for how undecided the network was at each voxel, 0 to 1; ``.nii.gz`` or ``.nii``.
+    """
+
+    post: PostSettings = field(default_factory=PostSettings)
+    statistics: Path | None = None
+    uncertainty: Path | None = None
+
+    def check(self) -> None:
+        """Raise ConfigError or WorkspaceError if a file could not be written, before any work."""
+        if self.statistics is not None:
+            if self.statistics.suffix.lower() not in (".json", ".csv"):
+                raise ConfigError(f"{self.statistics}: expected a name that ends in .json or .csv")
+            require_writable(self.statistics)
+        if self.uncertainty is not None:
+            if not self.uncertainty.name.lower().endswith((".nii.gz", ".nii")):
+                raise ConfigError(f"{self.uncertainty}: expected a name that ends in .nii.gz or .nii")
+            require_writable(self.uncertainty)
 
 
 @dataclass(frozen=True)
@@ -56,6 +81,8 @@ class PredictionReport:
         Files written, the label map first.
     warnings
         What was odd.
+    changes
+        What post-processing did.
     """
 
     case: str
@@ -67,19 +94,7 @@ class PredictionReport:
     volume_ml: dict[str, float]
     outputs: tuple[Path, ...]
     warnings: tuple[str, ...]
-
-
-class _Clock:
-    """Wall time by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self.seconds[stage] = time.perf_counter() - begin
+    changes: tuple[Change, ...] = ()
 
 
 def predict_file(
@@ -89,6 +104,9 @@ def predict_file(
     modality: str | None = None,
     structures: tuple[str, ...] | None = None,
     progress: Progress = SILENT,
+    *,
+    format_: str | None = None,
+    extras: Extras | None = None,
 ) -> PredictionReport:
     """Predict one scan and write its label map.
 
@@ -99,44 +117,62 @@ def predict_file(
     scan_path
         The scan, in any format of ``abdoseg.readers``.
     output
-        The label map to write; its suffix says the format (``abdoseg.exporters``).
+        The label map to write; its suffix says the format (``abdoseg.exporters``) where ``format_`` does not.
     modality
         ``ct``, ``mr``, or None to take it from the voxels where they make it plain.
     structures
         Names to keep, with the ids they always have; all when None.
     progress
-        Receives the windows done, and how the modality was decided.
+        Receives the windows done, how the modality was decided, and how much memory it takes.
+    format_
+        Of ``abdoseg.exporters.FORMATS``.
+    extras
+        Post-processing and further files.
 
     Raises
     ------
     ConfigError
-        If an option cannot be used, the modality has to be said, or the output would overwrite the scan.
+        If an option cannot be used, the modality has to be said, or an output would overwrite the scan.
     UnknownNameError
-        If a name in ``structures`` is unknown.
+        If a name in ``structures`` or the format is unknown.
     CaseError
         If the scan cannot be read or used.
     RunError
         If the network does not fit the structures or returns NaN.
     WorkspaceError
-        If the output cannot be written.
+        If an output cannot be written.
     """
-    exporter = exporter_for(output)
-    _require_other_file(scan_path, output)
+    extras = extras or Extras()
+    exporter = exporter_for(output, format_)
+    exporter.require(output, scan_path)
+    extra_files = [path for path in (extras.statistics, extras.uncertainty) if path is not None]
+    for path in (output, *extra_files):
+        _require_other_file(scan_path, path)
     kept = _kept_ids(model.anatomy, structures)
-    clock = _Clock()
+    clock = Clock()
     with clock.time("read"):
         scan = read_scan(scan_path)
     with _naming(scan_path):
         _require_finite(scan.array)
         decided, reason = decide_modality(scan.array, modality, stated_modality(scan_path))
-        require_writable(output)
+        if exporter.suffix:
+            require_writable(output)
+        extras.check()
         progress.say(f"{scan_path.name}: {decided}, {reason}")
-        label = _segment(model, scan, decided, model.settings(), (clock, progress))
-    label = _only(label, kept)
+        named = _Named(progress, f"{scan_path.name}: ")
+        asked = extras.uncertainty is not None
+        label, undecided = segment(model, scan, decided, model.settings(), (clock, named), uncertainty=asked)
+    label, changes = postprocess(_only(label, kept), extras.post, model.anatomy, _voxel_ml(scan))
     with clock.time("write"):
-        written = exporter.write(label, scan.affine, output, model.anatomy, structures, scan_path)
+        made_by = Algorithm(model.name)
+        written = exporter.write(label, scan.affine, output, model.anatomy, structures, scan_path, algorithm=made_by)
+        if extras.uncertainty is not None and undecided is not None:
+            written += (_write_uncertainty(undecided, scan.affine, extras.uncertainty),)
+        if extras.statistics is not None:
+            rows = structure_statistics(label, scan.array, scan.affine, model.anatomy, structures)
+            written += (write_statistics(extras.statistics, rows, case_name(scan_path), decided),)
     return PredictionReport(
-        case=_case_name(scan_path),
+        case=case_name(scan_path),
         shape=scan.grid.shape,
         spacing_mm=scan.grid.spacing_mm,
         modality=decided,
@@ -145,89 +181,35 @@ def predict_file(
         volume_ml=_volumes_ml(label, scan, model.anatomy, kept),
         outputs=written,
         warnings=(*scan.warnings, *modality_warning(scan.array, decided)),
+        changes=changes,
     )
 
 
-def segment_scan(
-    model: SegmentationModel, scan: Scan, modality: Modality, settings: InferenceSettings | None = None
-) -> Label:
-    """Return the label map of a scan on the axes of its own file, uint8 ``(X, Y, Z)``.
+@dataclass(frozen=True)
+class _Named:
+    """Progress whose lines begin with the scan's name."""
 
-    Parameters
-    ----------
-    model, scan, modality
-        What to predict, with what, as what.
-    settings
-        Windows and weights; the model's own when None.
+    inner: Progress
+    name: str
 
-    Raises
-    ------
-    CaseError
-        If the scan's voxels cannot be used.
-    RunError
-        If the network does not fit the structures or returns NaN.
-    """
-    return _segment(model, scan, modality, settings or model.settings(), (_Clock(), SILENT))
+    def start(self, total: int, title: str) -> None:
+        self.inner.start(total, title)
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        self.inner.advance(amount, note)
+
+    def say(self, text: str) -> None:
+        self.inner.say(self.name + text)
 
 
-def segment_case(
-    model: SegmentationModel, case: Case, settings: InferenceSettings | None = None, progress: Progress = SILENT
-) -> Label:
-    """Return the label map of a stored case on its harmonised grid, uint8 ``(X, Y, Z)``, RAS+.
-
-    Raises
-    ------
-    RunError
-        If the case has another spacing than the model, or the network does not fit or returns NaN.
-    """
-    spacing = np.array(spacing_of(case.facts.affine_array))
-    if np.abs(spacing - model.spacing_mm).max() > SPACING_TOLERANCE_MM:
-        found = " x ".join(f"{s:g}" for s in spacing)
-        raise RunError(
-            f"{case.facts.key}: stored at {found} mm, {model.name} expects {model.spacing_mm:g} mm; "
-            "ingest the source into a workspace of that spacing"
-        )
-    return argmax_labels(_scores(model, case.intensity(), settings or model.settings(), progress))
-
-
-def _segment(
-    model: SegmentationModel,
-    scan: Scan,
-    modality: Modality,
-    settings: InferenceSettings,
-    watch: tuple[_Clock, Progress],
-) -> Label:
-    clock, progress = watch
-    with clock.time("harmonise"):
-        image = harmonise_image(scan.array, scan.affine, modality, model.windows, model.spacing_mm)
-    with clock.time("network"):
-        scores = _scores(model, image.intensity(), settings, progress)
-    with clock.time("restore"):
-        canonical, affine = to_canonical(scan.array, scan.affine)
-        step = np.array(spacing_of(affine)) / np.array(image.grid.spacing_mm)
-        label = _restored(scores, (canonical.shape[0], canonical.shape[1], canonical.shape[2]), step, settings)
-        native: Label = from_canonical(label, scan.affine)
-    return native
-
-
-def _scores(
-    model: SegmentationModel, image: NDArray[np.float32], settings: InferenceSettings, progress: Progress
-) -> NDArray[np.float32]:
-    progress.start(len(windows_of(image.shape, settings)), "predicting")
-    scores = sliding_window_logits(model.network, image, settings, lambda _done, _total: progress.advance())
-    expected = 1 + len(model.anatomy)
-    if len(scores) != expected:
-        raise RunError(f"{model.name}: the network has {len(scores)} outputs, {expected} expected (with background)")
-    return scores
-
-
-def _restored(
-    scores: NDArray[np.float32], shape: tuple[int, int, int], step: NDArray[np.float64], settings: InferenceSettings
-) -> Label:
-    if settings.restore == "scores":
-        return restore_labels(scores, shape, step)
-    label = argmax_labels(scores)
-    return resample_nearest(label, axis_positions(shape, step, label.shape))
+def _write_uncertainty(undecided: NDArray[np.int16], affine: Affine, path: Path) -> Path:
+    image = nib.Nifti1Image(undecided, affine)
+    image.header.set_xyzt_units("mm")
+    # Stored in ten-thousandths; every reader scales them back.
+    image.header.set_slope_inter(1 / UNCERTAINTY_LEVELS, 0)
+    with whole_files(path) as (draft,):
+        nib.save(image, draft)
+    return path
 
 
 def _require_other_file(scan_path: Path, output: Path) -> None:
@@ -257,12 +239,17 @@ def _only(label: Label, kept: tuple[int, ...]) -> Label:
 
 
 def _volumes_ml(label: Label, scan: Scan, anatomy: Anatomy, kept: tuple[int, ...]) -> dict[str, float]:
-    voxel_ml = abs(float(np.linalg.det(scan.affine[:3, :3]))) / 1000
+    voxel_ml = _voxel_ml(scan)
     counts = count_values(label)
     return {anatomy.structure(i).name: float(counts[i]) * voxel_ml for i in kept}
 
 
-def _case_name(path: Path) -> str:
+def _voxel_ml(scan: Scan) -> float:
+    return abs(float(np.linalg.det(scan.affine[:3, :3]))) / 1000
+
+
+def case_name(path: Path) -> str:
+    """Return a scan's name: its file's or folder's, without the suffix."""
     suffix = next((s for s in READERS if path.name.lower().endswith(s)), "")
     return path.name[: len(path.name) - len(suffix)]
 

@@ -28,8 +28,9 @@ def sample(workspace: Workspace, run: Run, n: int = 20_000) -> dict[str, Any]:
     dict
         ``sampler``, ``n``; ``structure``, ``modality``, ``source``, ``case`` and ``kind``: name -> ``present``
         (training cases that hold it, so that it can be drawn; for a case, structures), ``drawn`` and ``expected``
-        (the exact mean number of draws). ``skipped``: structures of which there is nothing to draw. A sampler that
-        draws no structure has no ``drawn`` and no ``expected`` there.
+        (the exact mean number of draws). ``draws_structures``: whether the sampler draws a structure; where it does
+        not, ``structure`` has no ``drawn`` and no ``expected``. ``skipped``: structures that it would draw and of which
+        there is nothing.
     """
     sampler = open_sampler(workspace, run)
     table, exact = sampler.candidates, sampler.probabilities()
@@ -38,7 +39,8 @@ def sample(workspace: Workspace, run: Run, n: int = 20_000) -> dict[str, Any]:
     structure: dict[str, dict[str, float]] = {
         name: {"present": int(table.has[:, i].sum())} for i, name in enumerate(names)
     }
-    if "structure" in SAMPLERS[run.config.sampler].levels:
+    draws_structures = "structure" in SAMPLERS[run.config.sampler].levels
+    if draws_structures:
         drawn = Counter(draw.structure for draw in draws)
         for i, name in enumerate(names):
             structure[name] |= {"drawn": drawn[i], "expected": n * float(exact.structure[i])}
@@ -46,6 +48,7 @@ def sample(workspace: Workspace, run: Run, n: int = 20_000) -> dict[str, Any]:
     return {
         "sampler": run.config.sampler,
         "n": n,
+        "draws_structures": draws_structures,
         "structure": structure,
         "modality": _beside(table.modalities, by_case, n * exact.case),
         "source": _beside(table.sources, by_case, n * exact.case),
@@ -54,7 +57,7 @@ def sample(workspace: Workspace, run: Run, n: int = 20_000) -> dict[str, Any]:
             key: {"present": int(table.has[i, 1:].sum()), "drawn": by_case[i], "expected": float(n * exact.case[i])}
             for i, key in enumerate(table.keys)
         },
-        "skipped": [names[i] for i in sampler.skipped],
+        "skipped": [names[i] for i in sampler.skipped] if draws_structures else [],
     }
 
 

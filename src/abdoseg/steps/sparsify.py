@@ -7,11 +7,13 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from abdoseg.annotation import AXES
 from abdoseg.errors import ConfigError, unknown_name
 from abdoseg.runs import decide_sides
 from abdoseg.store import CaseBrief, Workspace, lacks_occupied, occupied_slices, shown_annotation
+from abdoseg.value_errors import found_and_expected
 from abdoseg.views import FULL_VIEW, View, held_slices
 
 DEFAULT_FRACTION = 0.2
@@ -135,7 +137,7 @@ def sparsify(
         If a view direction, a structure or a source is not known.
     """
     if not view:
-        raise ConfigError(f"view: found none, expected some of {', '.join(AXES)}")
+        raise ConfigError(f"--view: found none, expected some of {', '.join(AXES)}")
     for axis in view:
         if axis not in AXES:
             raise unknown_name("view", axis, [*AXES, FULL_VIEW])
@@ -155,9 +157,9 @@ def _which_slices(fraction: float | None, rule: SliceRule) -> dict[str, Any]:
     """Return how slices are chosen; what contradicts itself is refused."""
     every, seed = rule.get("every"), rule.get("seed")
     if every is not None and fraction is not None:
-        raise ConfigError(f"fraction {fraction:g} and every {every}: each says how many slices stay; give one of them")
+        raise ConfigError(f"--frac {fraction:g} and --every {every}: each says how many slices stay; give one of them")
     if every is not None and seed is not None:
-        raise ConfigError(f"every {every} and random slices: contradict each other; random slices take a fraction")
+        raise ConfigError(f"--every {every} and --random: contradict each other; random slices take --frac")
     if every is None and fraction is None:
         fraction = DEFAULT_FRACTION
     return {"fraction": fraction, **rule}
@@ -171,13 +173,28 @@ def _make_view(workspace: Workspace, recipe: dict[str, Any], name: str | None) -
         unnamed = View.model_validate({**recipe, "name": "unnamed"})
         return View.model_validate({**recipe, "name": name or default_name(unnamed, workspace.anatomy.names)})
     except ValidationError as error:
-        raise ConfigError("; ".join(_reason(e["loc"][0], e["input"], e["msg"]) for e in error.errors())) from error
+        raise ConfigError("; ".join(map(_reason, error.errors()))) from error
 
 
-def _reason(field: int | str, value: object, message: str) -> str:
-    """Return what Pydantic says of a field, as where: what was found, what was expected."""
-    said = message.removeprefix("Value error, ").replace("Input should be", "expected a number")
-    return f"{field}: found {value}, {said.replace('String should match', 'expected a name of the')}"
+_OPTIONS = {"fraction": "--frac", "every": "--every", "seed": "--seed", "name": "--name"}
+"""Field of a view -> the option that gives it."""
+
+_EXPECTED = {
+    "fraction": "a fraction of the slices, 0 < frac <= 1",
+    "every": "a whole number of at least 1",
+    "seed": "a whole number of at least 0, below 2^64",
+}
+
+
+def _reason(error: ErrorDetails) -> str:
+    """Return what is wrong with a value: the option as it is typed, what was found, what was expected."""
+    field, value = str(error["loc"][0]), error["input"]
+    where = _OPTIONS.get(field, field)
+    if field in _EXPECTED:
+        return f"{where}: found {value}, expected {_EXPECTED[field]}"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{where}: found {value}, expected letters, digits, dots, dashes and underscores"
+    return f"{where}: found {value}, {found_and_expected(error)}"
 
 
 def default_name(view: View, names: Sequence[str]) -> str:

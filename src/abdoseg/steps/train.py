@@ -36,6 +36,7 @@ from abdoseg.places import locked
 from abdoseg.progress import SILENT, Progress
 from abdoseg.pseudo_labels import label_training_cases
 from abdoseg.runs import Run, read_frozen, start_run
+from abdoseg.steps.plan import not_learnt, not_taken
 from abdoseg.store import Workspace
 from abdoseg.trained import checkpoint_of
 from abdoseg.training_set import open_stream, validation_keys
@@ -154,20 +155,11 @@ def _alone(run: Run) -> Iterator[None]:
 
 
 def _say_what_cannot_be_drawn(run: Run, stream: PatchStream, progress: Progress) -> None:
-    skipped = len(run.data.keys("train")) - len(stream.cases)
-    if skipped:
-        progress.say(f"{skipped} training cases annotate nothing; {run.config.method} cannot learn from them")
     annotated = {c for _, annotation in stream.cases for c in annotation.structure_ids}
-    drawn = {name for facts, _ in stream.cases for name in facts.voxels}
-    for structure in stream.sampler.skipped:
-        s = run.anatomy.structure(structure)
-        if structure not in annotated:
-            reason = "no training case annotates it; it cannot be learnt"
-        elif s.name not in drawn:
-            reason = "annotated, but no training case holds it; it cannot be learnt"
-        else:
-            reason = "the view hides all its voxels; it cannot be learnt"
-        progress.say(f"{s.title}: {reason}")
+    held = {name for facts, _ in stream.cases for name in facts.voxels}
+    told = not_learnt(run, stream.sampler.skipped, annotated, held)
+    for line in [*not_taken(run, len(stream.cases)), *told]:
+        progress.say(line)
 
 
 def _new_state(workspace: Workspace, run: Run, ranks: Ranks, progress: Progress) -> TrainState:
