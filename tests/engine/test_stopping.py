@@ -232,7 +232,7 @@ def test_a_run_without_a_checkpoint_is_not_said_to_have_one(many_cases, abdoseg)
     start_run(many_cases, make_config("small", {"steps": 2, "patch": (16, 16, 16), "validate_every": 0}), "bare")
     told = abdoseg("train", "--preset", "small", "--steps", 2, *settings, *place)
     assert told.status == 0, told.err
-    assert "run bare begins anew" in told.err
+    assert "run bare: begins anew" in told.err
     assert "checkpoint" not in told.err
 
 
