@@ -29,9 +29,10 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Lint, types, layers and all tests."""
-    install(session, "test", "lint")
+    """Lint, types, layers, the documentation's site and all tests."""
+    install(session, "test", "lint", "site")
     _lint(session)
+    _site(session)
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
 
 
@@ -48,6 +49,11 @@ def lint(session: nox.Session) -> None:
     """Formatting, lint, types and the layer contract."""
     install(session, "lint")
     _lint(session)
+
+
+def _site(session: nox.Session) -> None:
+    """Build the site; a broken link or a docstring that cannot be read ends it."""
+    session.run("mkdocs", "build", "--quiet", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 def _lint(session: nox.Session) -> None:
@@ -75,6 +81,14 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session
+def share(session: nox.Session) -> None:
+    """Let nnU-Net check a dataset that abdoseg exported; it is installed here only."""
+    install(session)
+    session.install(*CONSTRAINTS, "nnunetv2")
+    session.run("python", "tests/share_with_nnunet.py")
+
+
+@nox.session
 def compare(session: nox.Session) -> None:
     """Run the demo with the naive method beside ours: twice the training."""
     install(session)
@@ -90,8 +104,8 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Write docs/commands.md from the code, and docs/sources/ from the cards."""
-    install(session)
+    """Write docs/commands.md from the code and docs/sources/ from the cards, then the site into site/."""
+    install(session, "site")
     session.run(
         *("python", "-m", "typer", "abdoseg.cli", "utils", "docs"),
         *("--name", "abdoseg", "--title", "Commands", "--output", "docs/commands.md"),
@@ -100,3 +114,4 @@ def docs(session: nox.Session) -> None:
         "from pathlib import Path; from abdoseg.source_pages import write_source_pages as w; w(Path('docs/sources'))"
     )
     session.run("python", "-c", pages)
+    _site(session)

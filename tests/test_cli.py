@@ -1,9 +1,11 @@
 """The commands, in process, as a newcomer would type them."""
 
 import json
+import shutil
 import subprocess
 import sys
 
+import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 import pytest
@@ -13,12 +15,22 @@ from tests.conftest import body, write_nifti
 TINY = ("--steps", 2, "--set", "patch=[16, 16, 16]", "--device", "cpu")
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """Where the workspace of `line` is kept, which takes seconds to make."""
+    return tmp_path_factory.mktemp("trained") / "workspace"
+
+
 @pytest.fixture
-def line(abdoseg, word_source, total_source):
+def line(abdoseg, word_source, total_source, tmp_path, trained):
     """A workspace with two sources and a finished run."""
+    if trained.is_dir():
+        shutil.copytree(trained, tmp_path / "workspace")
+        return abdoseg
     assert abdoseg("ingest", "word", word_source).status == 0
     assert abdoseg("ingest", "totalsegmentator", total_source).status == 0
     assert abdoseg("train", *TINY).status == 0
+    shutil.copytree(tmp_path / "workspace", trained)
     return abdoseg
 
 
@@ -285,6 +297,72 @@ def test_predict_a_folder_and_what_is_asked_for_beside(line, word_source, tmp_pa
     assert out.status == 0
     assert "5 forward passes" in out.err
     assert json.loads((tmp_path / "s.json").read_text())["structures"]
+    told = json.loads((tmp_path / "o.manifest.json").read_text())
+    (facts,) = told["scans"].values()
+    assert (tmp_path / facts["outputs"][0]).is_file()
+    assert len(told["header"]["weights_sha256"]) == len(facts["sha256"]) == 64
+
+
+def test_predict_averages_runs_and_paints(line, word_source, tmp_path):
+    assert line("train", *TINY, "--seed", 5, "--name", "other").status == 0
+    scan = next(word_source.rglob("imagesTr/word_0001.nii.gz"))
+    names = sorted(run.name for run in (tmp_path / "workspace" / "runs").iterdir() if run.is_dir())
+    both = [word for name in names for word in ("--run", name)]
+    out = line("predict", scan, "-o", tmp_path / "o.nii.gz", "--device", "cpu", "--preview", *both)
+    assert out.status == 0
+    assert len(names) == 2
+    assert all(name in out.err for name in names)
+    assert plt.imread(tmp_path / "o.png").shape[2] == 4
+    assert json.loads((tmp_path / "o.manifest.json").read_text())["header"]["model"] == " + ".join(names)
+
+
+def test_predict_a_split_on_the_grids_of_its_files(line, word_source, tmp_path):
+    given = ("predict", "--split", "all", "-o", tmp_path / "out", "--device", "cpu")
+    out = line(*given)
+    assert out.status == 0
+    assert "6 predicted, 0 there already, 0 failed" in out.err
+    scan = next(word_source.rglob("imagesTr/word_0001.nii.gz"))
+    found, image = nib.load(tmp_path / "out" / "word_word_0001.nii.gz"), nib.load(scan)
+    assert found.shape == image.shape
+    np.testing.assert_allclose(found.affine, image.affine, atol=1e-4)
+    assert line("predict", scan, "-o", tmp_path / "o.nii.gz", "--device", "cpu").status == 0
+    np.testing.assert_array_equal(found.dataobj, nib.load(tmp_path / "o.nii.gz").dataobj)
+    assert "0 predicted, 6 there already, 0 failed" in line(*given).err
+    assert "2 predicted" in line("predict", "--split", "test", "-o", tmp_path / "t", "--device", "cpu").err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--split", "test", "--preview"), "does not hold the scans"),
+        (("--split", "test", "--format", "dicom-seg"), "refers to the files of a scan"),
+        (("--split", "tests"), "--split 'tests' is not known"),
+        (("--split", "val"), "its val split is empty"),
+        ((), "give a scan, or a folder of scans, or --split"),
+        (("nothing.nii.gz", "--split", "test"), "one of them"),
+    ],
+)
+def test_predict_refuses_splits_it_cannot_do(line, tmp_path, options, expected):
+    out = line("predict", *options, "-o", tmp_path / "out", "--device", "cpu")
+    assert out.status == 2
+    assert expected in " ".join(out.err.split())
+
+
+def test_predict_by_several_processes(line, word_source, tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for scan in sorted(word_source.rglob("imagesTr/*.nii.gz"))[:3]:
+        (scans / scan.name).write_bytes(scan.read_bytes())
+    (scans / "a_broken.nii.gz").write_bytes(b"rubbish")
+    command = ["predict", str(scans), "-o", str(tmp_path / "out"), "--device", "cpu", "--nproc", "2"]
+    # A process of its own: it starts others with the words it was started with.
+    out = subprocess.run([sys.executable, "-m", "abdoseg", *command], capture_output=True, text=True, check=False)
+    assert out.returncode == 1
+    assert "3 predicted, 0 there already, 1 failed" in out.stderr
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 3
+    (scans / "a_broken.nii.gz").unlink()
+    again = line("predict", scans, "-o", tmp_path / "out", "--device", "cpu")
+    assert "0 predicted, 3 there already, 0 failed" in again.err
 
 
 @pytest.mark.parametrize(
@@ -298,6 +376,8 @@ def test_predict_a_folder_and_what_is_asked_for_beside(line, word_source, tmp_pa
         (("--format", "dicm"), "format 'dicm' is not known"),
         (("--statistics", "s.txt"), "json or"),
         (("--uncertainty", "u.png"), ".nii.gz or"),
+        (("--nproc", "2"), "share the scans of a folder"),
+        (("--run", "nobody"), "nobody"),
     ],
 )
 def test_predict_refuses_what_it_cannot_do(line, word_source, tmp_path, options, expected):

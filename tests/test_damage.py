@@ -728,16 +728,16 @@ SPARSE = '\n[sparse]\nkind = "table"\n'
 CARDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "bad TOML": (with_text('id = "mine"', "id = "), "not valid TOML"),
     "a string that never ends": (with_text('title = "Mine"', 'title = "Mine'), "not valid TOML"),
-    "unknown key": (with_text('title = "Mine"', 'titel = "Mine"'), "titel: Extra inputs"),
-    "unknown key of two lines": (with_text('title = "Mine"', 'title = "Mine"\n"a\\nb" = 1'), "Extra inputs"),
-    "wrong type": (with_text('title = "Mine"', "title = 3"), "title: Input should be a valid string"),
+    "unknown key": (with_text('title = "Mine"', 'titel = "Mine"'), "titel: found an unknown name"),
+    "unknown key of two lines": (with_text('title = "Mine"', 'title = "Mine"\n"a\\nb" = 1'), "a b: found an unknown name"),
+    "wrong type": (with_text('title = "Mine"', "title = 3"), "title: found 3, expected a text"),
     "a name where a list belongs": (
         with_text(
             'annotated = ["liver", "spleen", "right_adrenal_gland", "left_adrenal_gland"]', 'annotated = "liver"'
         ),
-        "annotated: Input should be",
+        "annotated: found 'liver', expected a list",
     ),
-    "unknown modality": (with_text('"CT"', '"PET"'), "modality: Input should be 'CT' or 'MR'"),
+    "unknown modality": (with_text('"CT"', '"PET"'), "modality: found 'PET', expected 'CT' or 'MR'"),
     "unknown structure": (
         lambda path: path.write_text(CARD.replace('"liver"', '"livr"')),
         "structure 'livr' is not known.* Did you mean liver",
@@ -780,16 +780,16 @@ CARDS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no layout": (
         lambda path: path.write_text(CARD.split("[[layouts]]", maxsplit=1)[0] + '[labels]\n1 = "liver"\n'),
-        "layouts: Field required",
+        "layouts: found nothing, expected a value",
     ),
-    "an empty file": (lambda path: path.write_text(""), "id: Field required"),
+    "an empty file": (lambda path: path.write_text(""), "id: found nothing, expected a value"),
     "split by an unknown group": (
         appended('\n[split]\ngroup = "prt"\nsides = { Tr = "train" }\n'),
         "no layout has a group called prt",
     ),
     "split to an unknown side": (
         appended('\n[split]\ngroup = "end"\nsides = { Tr = "training" }\n'),
-        "sides.Tr: Input should be",
+        "sides.Tr: found 'training', expected 'train', 'val' or 'test'",
     ),
     "split by nothing": (appended('\n[split]\nsides = { Tr = "train" }\n'), "either group"),
     "split by a column without a table": (appended('\n[split]\ncolumn = "s"\nsides = { a = "train" }\n'), "no table"),
@@ -812,7 +812,7 @@ CARDS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "sparse table without a name": (appended(SPARSE), "table needs table"),
     "sparse slices without an axis": (appended('\n[sparse]\nkind = "non-empty"\n'), "non-empty needs axis"),
-    "sparse of an unknown kind": (appended('\n[sparse]\nkind = "some"\n'), "sparse.kind: Input should be"),
+    "sparse of an unknown kind": (appended('\n[sparse]\nkind = "some"\n'), "sparse.kind: found 'some', expected"),
     "expected volume of an unknown structure": (
         appended("\n[expected]\nvolume_ml = { heart = [1, 2] }\n"),
         "expected.volume_ml names heart",

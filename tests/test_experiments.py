@@ -327,7 +327,7 @@ def test_a_file_of_ones_own(tmp_path):
         ('"RK", "LK"', '"LK"', "column RK: no experiment fills it"),
         ('row = ["first half"]\ncells', 'row = ["first", "half"]\ncells', "expected one for each of"),
         ('by = "structure"', 'by = "dataset"', "expected 'structure'"),
-        ('by = "structure"', "colours = 3", "colours: Extra inputs are not permitted"),
+        ('by = "structure"', "colours = 3", "colours: found an unknown name"),
         ("fraction = 0.5", "fraction = 1.5", "view.fraction"),
         ("[[experiments]]", "[[experiment]]", "found no"),
         ("title =", "title", "not valid TOML"),

@@ -4,15 +4,20 @@ import json
 import shlex
 import subprocess
 import sys
+from typing import Annotated
 
 import numpy as np
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from abdoseg.cards import load_card
+from abdoseg.cli._training import configs_by_device, typed_again
 from abdoseg.cli.train import sizes
 from abdoseg.config import make_config
+from abdoseg.errors import ConfigError
 from abdoseg.runs import plan_run
 from abdoseg.splits import SplitItem, split_cases
 from abdoseg.steps.ingest import ingest
@@ -206,3 +211,27 @@ def test_sparsify_goes_on_in_the_same_workspace_and_wraps_with_an_indent(workspa
     told = [line for line in abdoseg("status", "-w", workspace.path).out.splitlines() if line in (first, second, third)]
     assert told == [first, second, third]
     assert max(map(len, shown.out.splitlines())) <= 80
+
+
+def test_what_is_wrong_for_one_kind_of_device_is_left_to_the_other(workspace):
+    made = configs_by_device(workspace, "auto", None, None, ["accumulate=4"])
+    assert list(made) == ["cuda"]  # 8 patches there, 2 on a CPU
+    with pytest.raises(ConfigError, match="batch 2"):
+        configs_by_device(workspace, "cpu", None, None, ["accumulate=4"])
+
+
+def test_a_command_typed_again_has_its_flags():
+    app = typer.Typer()
+
+    @app.command()
+    def look(
+        context: typer.Context,
+        deep: Annotated[bool, typer.Option("--deep")] = False,
+        near: Annotated[bool, typer.Option("--near")] = False,
+        name: Annotated[str, typer.Option()] = "all",
+    ) -> None:
+        assert (deep, near) == (True, False)
+        typer.echo(typed_again(context, "look"))
+
+    told = CliRunner().invoke(app, ["--deep", "--name", "my cases"])
+    assert told.stdout == "abdoseg look --deep --name 'my cases'\n"

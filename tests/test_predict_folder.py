@@ -2,21 +2,30 @@
 
 import csv
 import json
+import shutil
+import zipfile
 from dataclasses import replace
+from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from abdoseg.errors import ConfigError, UnknownNameError, WorkspaceError
-from abdoseg.inference import InferenceSettings
+from abdoseg.ensemble import ensemble_of
+from abdoseg.errors import CaseError, ConfigError, UnknownNameError, WorkspaceError
+from abdoseg.inference import InferenceSettings, sliding_window_logits
 from abdoseg.kernels.restore import restore_labels
 from abdoseg.postprocess import PostSettings
 from abdoseg.scans import find_scans
+from abdoseg.steps.manifest import NAME as MANIFEST
+from abdoseg.steps.manifest import Manifest
 from abdoseg.steps.predict import Extras, predict_file
-from abdoseg.steps.predict_folder import MANIFEST, FolderOptions, predict_folder
+from abdoseg.steps.predict_folder import FolderOptions, predict_folder
+from abdoseg.windows import Windows
+from tests.exporters.series import series
 from tests.test_predict import THREE, Nearest, Watcher, a_model, affine_of, phantom, saved
 
 
@@ -241,3 +250,180 @@ def test_memory_is_less_than_all_scores(tmp_path):
     boxes = sliding_window_boxes(model.network, image, model.settings())
     whole = restore_labels(sliding_window_logits(model.network, image, model.settings()), target, step)
     np.testing.assert_array_equal(restored_labels_of_boxes(boxes, shape, target, step), whole)
+
+
+def test_a_folder_of_series_is_no_series(tmp_path):
+    """As on a clinic's disc: a DICOMDIR at the top, images further down."""
+    import pydicom
+    from pydicom.data import get_testdata_file
+
+    image = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    series = tmp_path / "disc" / "patient" / "series"
+    series.mkdir(parents=True)
+    image.save_as(series / "IM1")
+    (tmp_path / "disc" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    found = find_scans(tmp_path / "disc" / "patient")
+    assert found == {"series": series}
+
+
+def test_processes_share_a_folder(scans, tmp_path):
+    whole, shared = tmp_path / "whole", tmp_path / "shared"
+    predict_folder(a_model(), scans, whole)
+    parts = [predict_folder(a_model(), scans, shared, share=(i, 2)) for i in range(2)]
+    assert [list(part.predicted) for part in parts] == [["a"], ["deep_b"]]
+    told = json.loads((shared / MANIFEST).read_text())
+    assert told["header"] == json.loads((whole / MANIFEST).read_text())["header"]
+    assert list(told["scans"]) == ["a", "deep_b"]
+    for name in told["scans"]:
+        np.testing.assert_array_equal(
+            nib.load(whole / f"{name}.nii.gz").dataobj, nib.load(shared / f"{name}.nii.gz").dataobj
+        )
+
+
+def test_what_processes_note_in_turn_is_kept(tmp_path):
+    first, second = (Manifest.read(tmp_path / MANIFEST, {"by": "one"}, shared=True) for _ in range(2))
+    for manifest, name in ((first, "a"), (second, "b"), (first, "c"), (second, "d")):
+        manifest.note(name, {})
+    assert list(json.loads((tmp_path / MANIFEST).read_text())["scans"]) == ["a", "b", "c", "d"]
+
+
+def test_a_picture_of_each_scan(scans, tmp_path):
+    report = predict_folder(a_model(), scans, tmp_path / "o", FolderOptions(preview=True))
+    assert tmp_path / "o" / "deep_b.png" in report.predicted["deep_b"].outputs
+    picture = plt.imread(tmp_path / "o" / "a.png")
+    colours = {tuple(c) for c in np.round(picture[..., :3] * 255).astype(int).reshape(-1, 3).tolist()}
+    for structure in THREE.structures:  # the legend shows each as it is
+        assert tuple(int(structure.colour[i : i + 2], 16) for i in (1, 3, 5)) in colours
+
+
+class Fixed(nn.Module):
+    """Scores that do not depend on the image but on the place in a window."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.scores = torch.randn((1, 4, 24, 24, 24), generator=torch.Generator().manual_seed(seed)) * 5
+
+    def forward(self, x):
+        return self.scores.expand(len(x), -1, -1, -1, -1)
+
+
+def test_an_ensemble_is_the_mean_of_probabilities():
+    models = [a_model(Fixed(seed)) for seed in (0, 1, 2)]
+    together = ensemble_of(models)
+    found = sliding_window_logits(together.network, np.zeros((24, 24, 24), np.float32), together.settings())
+    expected = torch.stack([model.network.scores.softmax(1) for model in models]).mean(0)[0]
+    np.testing.assert_allclose(found, expected.numpy(), atol=2e-6)
+    assert together.name == "test + test + test"
+    assert ensemble_of(models[:1]) is models[0]
+
+
+def test_certain_networks_do_not_make_an_ensemble_infinite():
+    certain = Fixed(0)
+    certain.scores = certain.scores * 1e4
+    scores = ensemble_of([a_model(certain), a_model(certain)]).network(torch.zeros(1, 1, 24, 24, 24))
+    assert scores.isfinite().all()
+    assert torch.equal(scores.argmax(1), certain.scores.argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"spacing_mm": 3.0}, "spacing in mm"),
+        ({"patch_shape": (32, 32, 32)}, "patch"),
+        ({"windows": Windows(ct_hu=(-100.0, 100.0))}, "intensity windows"),
+    ],
+)
+def test_runs_that_do_not_fit_are_not_averaged(changes, told):
+    with pytest.raises(ConfigError, match=f"a and b: were trained with different {told}"):
+        ensemble_of([a_model(name="a"), a_model(**changes, name="b")])
+
+
+def zipped(path, *files):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in files:
+            archive.write(file, f"inside/{file.name}")
+    return path
+
+
+def test_a_scan_in_a_zip_is_that_scan(scans, tmp_path):
+    archive = zipped(tmp_path / "mine.zip", scans / "a.nii.gz")
+    report = predict_file(a_model(), archive, tmp_path / "zipped.nii.gz")
+    predict_file(a_model(), scans / "a.nii.gz", tmp_path / "plain.nii.gz")
+    assert report.case == "mine"
+    found, expected = (nib.load(tmp_path / f"{name}.nii.gz") for name in ("zipped", "plain"))
+    np.testing.assert_array_equal(found.dataobj, expected.dataobj)
+    np.testing.assert_array_equal(found.affine, expected.affine)
+    zipped(scans / "third.zip", scans / "a.nii.gz")
+    assert sorted(predict_folder(a_model(), scans, tmp_path / "out").predicted) == ["a", "deep_b", "third"]
+
+
+def test_a_zipped_series_gets_an_rt_structure_set(tmp_path):
+    archive = zipped(tmp_path / "series.zip", *sorted(series(tmp_path / "series").iterdir()))
+    report = predict_file(a_model(), archive, tmp_path / "out.rtstruct.dcm", "ct")
+    assert report.outputs[0].is_file()
+
+
+def _encrypted(path):
+    zipped(path, path.parent / "a.nii.gz")
+    data = bytearray(path.read_bytes())
+    for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(mark) + at] |= 1
+    path.write_bytes(data)
+
+
+def _truncated(path):
+    zipped(path, path.parent / "a.nii.gz")
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def _flipped(path):
+    zipped(path, path.parent / "a.nii.gz")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+
+
+def _of_two(path):
+    zipped(path, path.parent / "a.nii.gz", path.parent / "deep" / "b.nii")
+
+
+def _of_a_zip(path):
+    zipped(path, zipped(path.parent / "inner.zip", path.parent / "a.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (_encrypted, "encrypted"),
+        (_truncated, "no ZIP archive"),
+        (_flipped, "no ZIP archive"),
+        (_of_two, "holds 2 scans"),
+        (_of_a_zip, "holds another archive"),
+        (zipped, "holds no scan"),
+        (lambda path: path.write_bytes(b""), "no ZIP archive"),
+        (lambda _: None, "no such file"),
+    ],
+)
+def test_bad_archives_are_one_clear_line(scans, tmp_path, make, told):
+    path = scans / "mine.zip"
+    make(path)
+    with pytest.raises(CaseError, match=told) as caught:
+        predict_file(a_model(), path, tmp_path / "out.nii.gz")
+    assert "mine.zip" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out.nii.gz").exists()
+
+
+def test_an_archive_larger_than_the_disk_is_not_unpacked(scans, tmp_path, monkeypatch):
+    archive = zipped(tmp_path / "mine.zip", scans / "a.nii.gz")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(CaseError, match="set TMPDIR"):
+        predict_file(a_model(), archive, tmp_path / "out.nii.gz")
+
+
+def test_nothing_of_an_archive_leaves_its_place(scans, tmp_path):
+    archive = tmp_path / "mine.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(scans / "a.nii.gz", "../../escaped.nii.gz")
+    predict_file(a_model(), archive, tmp_path / "out.nii.gz")
+    assert not list(tmp_path.parent.rglob("escaped.nii.gz"))

@@ -10,7 +10,7 @@ from abdoseg.errors import ConfigError, unknown_name
 from abdoseg.methods import METHODS, OWN_SETTINGS
 from abdoseg.networks import NETWORKS
 from abdoseg.sampling import SAMPLERS
-from abdoseg.value_errors import found_and_expected
+from abdoseg.value_errors import faults_of
 from abdoseg.views import FULL_VIEW
 
 CHANGEABLE = {
@@ -273,11 +273,7 @@ def parse_config(facts: dict[str, Any], where: str) -> TrainConfig:
     try:
         return TrainConfig.model_validate(facts)
     except ValidationError as error:
-        faults = (
-            ": ".join(filter(None, (".".join(map(str, fault["loc"])), found_and_expected(fault))))
-            for fault in error.errors()
-        )
-        raise ConfigError(f"{where}: {'; '.join(faults)}") from error
+        raise ConfigError(f"{where}: {faults_of(error)}") from error
 
 
 def _default(name: str) -> object:

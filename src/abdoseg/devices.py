@@ -1,6 +1,7 @@
 """Where to compute."""
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from abdoseg.errors import ConfigError
@@ -16,6 +17,18 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def check_device_name(name: str) -> None:
+    """Refuse what is no device's name, without loading PyTorch; whether it is there, `choose_device` says.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of ``auto``, ``cpu``, ``cuda`` and ``cuda:N``.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", name):
+        raise ConfigError(f"device '{name}': unknown; expected auto, cpu, cuda or cuda:N")
+
+
 def choose_device(name: str = "auto") -> "torch.device":
     """Return the device called ``name``; ``auto`` is a CUDA GPU when there is one, else the CPU.
 
@@ -24,18 +37,14 @@ def choose_device(name: str = "auto") -> "torch.device":
     ConfigError
         If the device is unknown or not there.
     """
+    check_device_name(name)
     import torch
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device '{name}': unknown; expected auto, cpu, cuda or cuda:N") from error
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device '{name}': no CUDA GPU is at hand; choose --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device '{name}': this machine has {torch.cuda.device_count()} GPUs, numbered from 0")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device '{name}': not supported; expected auto, cpu, cuda or cuda:N")
     return device

@@ -75,7 +75,7 @@ def harmonise_image(
     _require_intensities(array)
     canonical, canonical_affine = geometry.to_canonical(array, affine)
     window = intensity_window(array, modality, windows)
-    levels = _levels(window, modality)
+    levels = ct_levels(window) if modality == "CT" else MR_LEVELS
     grid = geometry.harmonised_grid(canonical.shape, canonical_affine, spacing_mm)
     image = resample_window(canonical, _positions(canonical.shape, canonical_affine, grid), window, levels)
     return HarmonisedImage(image, grid, 1.0 / levels, 0.0, window)
@@ -120,9 +120,9 @@ def intensity_window(array: NDArray[Any], modality: Modality, windows: Windows) 
     return float(low), float(high)
 
 
-def _levels(window: tuple[float, float], modality: Modality) -> int:
-    # One level a HU keeps CT to half a HU; wide windows stay within int16.
-    return int(min(32767, max(1, round(window[1] - window[0])))) if modality == "CT" else MR_LEVELS
+def ct_levels(window: tuple[float, float]) -> int:
+    """Return the steps between 0 and 1 for CT: one a HU keeps it to half a HU; wide windows stay within int16."""
+    return int(min(32767, max(1, round(window[1] - window[0]))))
 
 
 def _positions(shape: tuple[int, ...], affine: Affine, grid: Grid) -> Positions:

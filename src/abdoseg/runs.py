@@ -371,3 +371,22 @@ def load_run(workspace: Workspace, name: str | None = None) -> Run:
             return ready[-1]
     where = f"run {name}" if name else f"{workspace.path}"
     raise RunError(f"{where}: no trained weights yet; `abdoseg train` first")
+
+
+def keys_of_split(run: Run, split: str) -> list[str]:
+    """Return the cases of a run's ``train``, ``val``, ``test`` or ``all``, at least one.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    keys = run.data.keys(split)
+    if not keys:
+        counts = {side: len(run.data.keys(side)) for side in ("train", "val", "test")}
+        held = ", ".join(f"{side} {n}" for side, n in counts.items())
+        raise ConfigError(
+            f"run {run.name}: its {split} split is empty ({held}; a source needs 5 patients to have a test case); "
+            "choose another --split, or ingest more cases and train again"
+        )
+    return keys

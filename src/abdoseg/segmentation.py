@@ -91,6 +91,33 @@ def segment_case(
     RunError
         If the case has another spacing than the model, or the network does not fit or returns NaN.
     """
+    _require_spacing(model, case)
+    boxes = _boxes(model, case.intensity(), settings or model.settings(), progress)
+    return labels_of_boxes(boxes, case.facts.shape)
+
+
+def segment_case_natively(
+    model: SegmentationModel, case: Case, settings: InferenceSettings, progress: Progress = SILENT
+) -> Label:
+    """Return the label map of a stored case on the axes of the file that it was taken from, uint8 ``(X, Y, Z)``.
+
+    Raises
+    ------
+    RunError
+        As :func:`segment_case`.
+    """
+    _require_spacing(model, case)
+    facts = case.facts
+    native_affine = np.asarray(facts.native_affine, dtype=np.float64)
+    # Of the axes alone: the store has no voxels of the file.
+    canonical, affine = to_canonical(np.broadcast_to(np.uint8(0), facts.native_shape), native_affine)
+    shape = (canonical.shape[0], canonical.shape[1], canonical.shape[2])
+    step = np.array(spacing_of(affine)) / np.array(spacing_of(facts.affine_array))
+    boxes = _boxes(model, case.intensity(), settings, progress)
+    return from_canonical(_restored(boxes, facts.shape, shape, step, settings), native_affine)
+
+
+def _require_spacing(model: SegmentationModel, case: Case) -> None:
     spacing = np.array(spacing_of(case.facts.affine_array))
     if np.abs(spacing - model.spacing_mm).max() > SPACING_TOLERANCE_MM:
         found = " x ".join(f"{s:g}" for s in spacing)
@@ -98,8 +125,6 @@ def segment_case(
             f"{case.facts.key}: stored at {found} mm, {model.name} expects {model.spacing_mm:g} mm; "
             "ingest the source into a workspace of that spacing"
         )
-    boxes = _boxes(model, case.intensity(), settings or model.settings(), progress)
-    return labels_of_boxes(boxes, case.facts.shape)
 
 
 def memory_bytes(

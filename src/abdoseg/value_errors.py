@@ -1,5 +1,6 @@
 """What Pydantic found wrong with a value, in the words of all our messages: what was found, what was expected."""
 
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 _EXPECTED = {
@@ -28,6 +29,20 @@ _EXPECTED = {
 _UNKNOWN_KEYS = ("extra_forbidden", "unexpected_keyword_argument")
 
 _SHOWN = 60
+
+
+def faults_of(error: ValidationError, nowhere: str = "") -> str:
+    """Return all faults as ``where: found this, expected that; where: ...``.
+
+    Parameters
+    ----------
+    error
+        What Pydantic raised.
+    nowhere
+        What stands for the place of a fault that is of the whole.
+    """
+    told = ((".".join(map(str, fault["loc"])) or nowhere, found_and_expected(fault)) for fault in error.errors())
+    return "; ".join(": ".join(filter(None, one)) for one in told)
 
 
 def found_and_expected(error: ErrorDetails) -> str:

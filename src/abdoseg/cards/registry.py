@@ -13,6 +13,7 @@ from abdoseg.cards.card import Card
 from abdoseg.cards.parts import LabelTarget
 from abdoseg.errors import CardError, unknown_name
 from abdoseg.shipped import shipped_folder
+from abdoseg.value_errors import faults_of
 
 
 def registry_folder() -> Path:
@@ -131,12 +132,7 @@ def _validated(facts: dict[str, Any], where: str) -> Card:
     try:
         return Card.model_validate(facts)
     except ValidationError as error:
-        raise CardError(f"{where}: {'; '.join(_fault(e) for e in error.errors())}") from error
-
-
-def _fault(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "card"
-    return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+        raise CardError(f"{where}: {faults_of(error, 'card')}") from error
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

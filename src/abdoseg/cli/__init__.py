@@ -10,18 +10,21 @@ from abdoseg.cli import (
     demo,
     duplicates,
     evaluate,
+    export,
     ingest,
     inspect_,
     list_,
     phantom,
     predict,
     remove,
+    report,
     reproduce,
     review,
     sample,
     sparsify,
     status,
     train,
+    view,
 )
 from abdoseg.cli._console import Commands
 from abdoseg.cli._process import tune
@@ -44,9 +47,12 @@ app.command("sample")(sample.sample)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("eval")(evaluate.evaluate)
+app.command("report")(report.report)
+app.command("export")(export.export)
 app.command("reproduce")(reproduce.reproduce)
 app.command("duplicates")(duplicates.duplicates)
 app.command("inspect")(inspect_.inspect)
+app.command("view")(view.view)
 app.command("review")(review.review)
 app.command("remove")(remove.remove)
 app.command("list")(list_.list_)

@@ -16,6 +16,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 from typer.core import TyperGroup
 
+from abdoseg.devices import check_device_name
 from abdoseg.engine.place import is_first_process
 from abdoseg.errors import AbdosegError, one_line
 from abdoseg.places import client_errors
@@ -39,6 +40,15 @@ WorkspaceOption = Annotated[
 ]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
+
+
+def _known_device(name: str) -> str:
+    check_device_name(name)
+    return name
+
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", callback=_known_device)]
+"""Where to compute; a wrong name is refused before PyTorch is loaded."""
 
 DEFAULT_WORKSPACE = Path("workspace")
 

@@ -148,11 +148,12 @@ def configs_by_device(
 
 def _read_file(file: Path | None) -> dict[str, Any]:
     from abdoseg.errors import ConfigError
+    from abdoseg.places import open_place
 
     if file is None:
         return {}
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(open_place(file).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"--config {file}: cannot be read ({error}); expected a TOML file of settings") from error
 

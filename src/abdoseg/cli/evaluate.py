@@ -8,6 +8,7 @@ import typer
 
 from abdoseg.cli._console import (
     DEFAULT_WORKSPACE,
+    DeviceOption,
     WorkspaceOption,
     counted,
     next_step,
@@ -58,7 +59,7 @@ def evaluate(
     resample: Annotated[
         bool, typer.Option("--resample", help="With --pred: bring predictions to the references' grids, nearest voxel.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Score a run, or two plain folders: DSC in percent, with spread and bootstrap confidence interval.

@@ -1,5 +1,7 @@
 """``abdoseg predict``."""
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,6 +11,7 @@ from rich.table import Table
 
 from abdoseg.cli._console import (
     DEFAULT_WORKSPACE,
+    DeviceOption,
     WorkspaceOption,
     next_step,
     out,
@@ -17,26 +20,41 @@ from abdoseg.cli._console import (
     split_names,
     warn,
 )
+from abdoseg.cli._launch import end_with_launcher, launch
 
 if TYPE_CHECKING:
     from abdoseg.anatomy import Anatomy
     from abdoseg.model import SegmentationModel
     from abdoseg.postprocess import PostSettings
     from abdoseg.steps.predict import PredictionReport
+    from abdoseg.steps.predict_folder import FolderOptions, FolderReport
 
 _POST = "After-treatment"
 _WINDOWS = "Windows"
 
 
 def predict(
-    scan: Annotated[
-        Path,
-        typer.Argument(help="A scan: NIfTI, NRRD, MetaImage, or the folder of a DICOM series; or a folder of scans."),
-    ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write; its suffix says the format. A folder for a folder.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="File to write; its suffix says the format. A folder for a folder or a split."
+        ),
     ],
-    run: Annotated[str | None, typer.Option(help="Run to use; default: the newest finished one.")] = None,
+    scan: Annotated[
+        Path | None,
+        typer.Argument(
+            show_default=False,
+            help="A scan: NIfTI, NRRD, MetaImage, the folder of a DICOM series, or one of these as .zip; or a folder "
+            "of scans.",
+        ),
+    ] = None,
+    runs: Annotated[
+        list[str] | None,
+        typer.Option("--run", help="Run to use; several are averaged; default: the newest finished one."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Instead of a scan, a split of the run: train, val, test or all.")
+    ] = None,
     modality: Annotated[str | None, typer.Option(help="ct or mr; default: decided from the scan, and said.")] = None,
     structures: Annotated[list[str] | None, typer.Option(help="Keep only these structures.")] = None,
     format_: Annotated[
@@ -53,6 +71,7 @@ def predict(
     uncertainty: Annotated[
         Path | None, typer.Option(help="Write how undecided the network was, 0 to 1: .nii.gz.")
     ] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Write a picture beside the label map, too.")] = False,
     largest: Annotated[
         list[str] | None,
         typer.Option(help="Keep only the largest piece of these structures, or of all.", rich_help_panel=_POST),
@@ -77,32 +96,114 @@ def predict(
     weights: Annotated[
         str, typer.Option(help="Of a window's voxels: gaussian or constant.", rich_help_panel=_WINDOWS)
     ] = "gaussian",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
+    nproc: Annotated[
+        int, typer.Option(min=1, max=1024, help="Processes, one a GPU, that share the scans of a folder.")
+    ] = 1,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Segment a scan on its own grid: one label map, and a side file with the names.
+    """Segment a scan on its own grid: one label map, a side file with the names, and a manifest.
 
     A folder of scans gives a folder of label maps: what is done is skipped, a scan that fails does not stop the rest.
+    torchrun and srun may start several processes, too.
     """
+    from abdoseg.steps.predict_folder import FolderOptions
+
+    many = split is not None or (scan is not None and _is_batch(scan))
+    _check(scan, split, nproc, {"--uncertainty": uncertainty, "--statistics": statistics}, many=many, preview=preview)
+    if nproc > 1:
+        _several_processes(output, nproc)
+        return
+    end_with_launcher()
+    model = _with_settings(_model(workspace, runs, device), tta=tta, overlap=overlap, weights=weights)
+    post = _post(model.anatomy, largest, fill_holes, min_ml)
+    kept = split_names(structures) or None
+    options = FolderOptions(modality, kept, format_ or ("nifti" if many else ""), post, preview=preview)
+    if split is not None:
+        _whole_split(model, workspace, runs[0] if runs else None, split, output, options)
+    elif scan is not None and many:
+        _whole_folder(model, scan, output, options)
+    elif scan is not None:
+        _one_scan(model, scan, output, options, (statistics, uncertainty))
+
+
+def _check(
+    scan: Path | None, split: str | None, nproc: int, files: dict[str, Path | None], *, many: bool, preview: bool
+) -> None:
+    """Refuse options that do not go together."""
+    from abdoseg.errors import ConfigError, unknown_name
+
+    if (scan is None) == (split is None):
+        raise ConfigError("give a scan, or a folder of scans, or --split; one of them")
+    if split is not None and split not in ("train", "val", "test", "all"):
+        raise unknown_name("--split", split, ["train", "val", "test", "all"])
+    if nproc > 1 and not many:
+        raise ConfigError(f"--nproc {nproc}: processes share the scans of a folder; {scan} is one scan")
+    if split is not None and (preview or any(files.values())):
+        raise ConfigError(
+            "--split: predicts from the store, which does not hold the scans themselves; pictures, statistics and "
+            "uncertainty need the scan's own file"
+        )
+    for option, path in files.items():
+        if many and path is not None:
+            raise ConfigError(
+                f"{option} {path}: {scan} is a folder of scans; statistics are written beside each label map, and "
+                "uncertainty for one scan at a time"
+            )
+
+
+def _model(workspace: Path, names: list[str] | None, device: str) -> "SegmentationModel":
+    """Return the model of a run, or the mean of several."""
     from abdoseg.devices import choose_device
+    from abdoseg.engine.place import place_of
+    from abdoseg.ensemble import ensemble_of
     from abdoseg.runs import load_run
-    from abdoseg.steps.predict import Extras, predict_file
     from abdoseg.store import Workspace
     from abdoseg.trained import load_model
 
-    chosen = load_run(Workspace.open(workspace), run)
-    model, steps = load_model(chosen, choose_device(device))
-    say(f"run [bold]{chosen.name}[/], {chosen.status}, {steps} steps")
-    model = _with_settings(model, tta=tta, overlap=overlap, weights=weights)
-    post = _post(model.anatomy, largest, fill_holes, min_ml)
-    kept = split_names(structures) or None
-    if _is_batch(scan):
-        _whole_folder(model, scan, output, (modality, kept, format_, post, uncertainty, statistics))
-        return
+    store = Workspace.open(workspace)
+    where = choose_device(device)
+    if where.type == "cuda" and where.index is None:
+        where = choose_device(f"cuda:{place_of(os.environ)[0].local_rank}")
+    models = []
+    for run in [load_run(store, name) for name in names] if names else [load_run(store, None)]:
+        model, steps = load_model(run, where)
+        say(f"run [bold]{run.name}[/], {run.status}, {steps} steps")
+        models.append(model)
+    return ensemble_of(models)
+
+
+def _one_scan(
+    model: "SegmentationModel",
+    scan: Path,
+    output: Path,
+    options: "FolderOptions",
+    files: tuple[Path | None, Path | None],
+) -> None:
+    from abdoseg.exporters import EXPORTERS
+    from abdoseg.exporters.parts import stem_of
+    from abdoseg.postprocess import PostSettings
+    from abdoseg.steps import manifest
+    from abdoseg.steps.predict import Extras, predict_file
+
+    statistics, uncertainty = files
+    stem = stem_of(output, tuple(EXPORTERS))
+    picture = output.with_name(f"{stem}.png") if options.preview else None
+    extras = Extras(options.post or PostSettings(), statistics, uncertainty, picture)
     with progress_bar() as progress:
-        extras = Extras(post, statistics, uncertainty)
-        report = predict_file(model, scan, output, modality, kept, progress, format_=format_, extras=extras)
-    _print(report)
+        report = predict_file(
+            model,
+            scan,
+            output,
+            options.modality,
+            options.structures,
+            progress,
+            format_=options.format_ or None,
+            extras=extras,
+        )
+    header = manifest.header_of(model, options.as_json())
+    path = manifest.write_alone(output.with_name(f"{stem}.{manifest.NAME}"), header, scan, report)
+    _print(report, path)
 
 
 def _with_settings(model: "SegmentationModel", *, tta: bool, overlap: float, weights: str) -> "SegmentationModel":
@@ -141,44 +242,69 @@ def _volume(entry: str) -> tuple[str, float]:
 
 
 def _is_batch(scan: Path) -> bool:
-    from abdoseg.scans import has_dicom
+    from abdoseg.readers import has_images
 
-    return scan.is_dir() and not has_dicom(scan)
+    return scan.is_dir() and not has_images(scan)
 
 
-def _whole_folder(
-    model: "SegmentationModel",
-    folder: Path,
-    output: Path,
-    given: "tuple[str | None, tuple[str, ...] | None, str | None, PostSettings, Path | None, Path | None]",
+def _whole_folder(model: "SegmentationModel", folder: Path, output: Path, options: "FolderOptions") -> None:
+    from abdoseg.engine.place import place_of
+    from abdoseg.steps.predict_folder import predict_folder
+
+    place = place_of(os.environ)[0]
+    with progress_bar(silent=place.rank > 0) as progress:
+        report = predict_folder(model, folder, output, options, progress, (place.rank, place.size))
+    _tell(report, place.size)
+
+
+def _whole_split(
+    model: "SegmentationModel", workspace: Path, run: str | None, split: str, output: Path, options: "FolderOptions"
 ) -> None:
-    from abdoseg.errors import ConfigError
-    from abdoseg.steps.predict_folder import FolderOptions, predict_folder
+    from abdoseg.engine.place import place_of
+    from abdoseg.runs import load_run
+    from abdoseg.steps.predict_split import predict_split
+    from abdoseg.store import Workspace
 
-    modality, structures, format_, post, uncertainty, statistics = given
-    for option, path in (("--uncertainty", uncertainty), ("--statistics", statistics)):
-        if path is not None:
-            raise ConfigError(
-                f"{option} {path}: {folder} is a folder of scans; statistics are written beside each label map, and "
-                "uncertainty for one scan at a time"
-            )
-    options = FolderOptions(modality, structures, format_ or "nifti", post)
-    with progress_bar() as progress:
-        report = predict_folder(model, folder, output, options, progress)
+    store, place = Workspace.open(workspace), place_of(os.environ)[0]
+    share = (place.rank, place.size)
+    with progress_bar(silent=place.rank > 0) as progress:
+        report = predict_split(model, (store, load_run(store, run), split), output, options, progress, share)
+    _tell(report, place.size)
+
+
+def _tell(report: "FolderReport", processes: int) -> None:
     for name, one in report.predicted.items():
         for warning in (*one.warnings, *map(str, one.changes)):
             warn(f"{name}: {warning}")
     for name, why in report.failed.items():
         warn(f"{name}: failed: {why}")
-    counts = f"{len(report.predicted)} predicted, {len(report.skipped)} there already, {len(report.failed)} failed"
-    say(f"{counts}; {escape(str(report.manifest))} says with what")
-    if report.failed:
+    # A launcher would kill the other processes of one that fails: what failed is in the manifest.
+    if processes == 1:
+        _sum_up(len(report.predicted), len(report.skipped), len(report.failed), report.manifest)
+
+
+def _several_processes(output: Path, processes: int) -> None:
+    """Start the same command in several processes, and sum up what all of them did."""
+    from abdoseg.steps import manifest
+
+    path = output / manifest.NAME
+    before = manifest.scans_in(path)
+    launch(processes, sys.argv[1:])
+    after = manifest.scans_in(path)
+    failed = sum("error" in facts for facts in after.values())
+    old = sum(before.get(name) == facts and "error" not in facts for name, facts in after.items())
+    _sum_up(len(after) - failed - old, old, failed, path)
+
+
+def _sum_up(predicted: int, old: int, failed: int, manifest: Path) -> None:
+    say(f"{predicted} predicted, {old} there already, {failed} failed; {escape(str(manifest))} says with what")
+    if failed:
         next_step("mend or move the scans that failed, and the same command again")
         raise typer.Exit(1)
     next_step("open the label maps over the scans in any viewer, or abdoseg eval --pred FOLDER --ref FOLDER")
 
 
-def _print(report: "PredictionReport") -> None:
+def _print(report: "PredictionReport", manifest: Path) -> None:
     shape = " x ".join(str(n) for n in report.shape)
     spacing = " x ".join(f"{s:.3g}" for s in report.spacing_mm)
     say(f"{shape} voxels, {spacing} mm")
@@ -194,6 +320,6 @@ def _print(report: "PredictionReport") -> None:
         say(str(change))
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in report.seconds.items())
     say(f"seconds: {seconds}")
-    for path in report.outputs:
+    for path in (*report.outputs, manifest):
         say(f"wrote {escape(str(path))}")
     next_step("open the label map over the scan in any viewer")

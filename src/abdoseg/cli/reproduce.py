@@ -15,6 +15,7 @@ from rich.table import Table
 
 from abdoseg.cli._console import (
     DEFAULT_WORKSPACE,
+    DeviceOption,
     JsonOption,
     WorkspaceOption,
     counted,
@@ -51,7 +52,7 @@ def reproduce(
     at_hand: Annotated[
         bool, typer.Option("--sources-at-hand", help="Run although some of the sources are not in the workspace.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
     nproc: Annotated[int, typer.Option(min=1, max=1024, help="Processes a training, one a GPU.")] = 1,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from abdoseg.cli._console import (
     DEFAULT_WORKSPACE,
+    DeviceOption,
     JsonOption,
     WorkspaceOption,
     err,
@@ -57,7 +58,7 @@ def train(
     settings: SettingsOption = None,
     config: ConfigOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; default: made from the configuration.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
     nproc: Annotated[int, typer.Option(min=1, max=1024, help="Processes, one a GPU, that share each batch.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     as_json: JsonOption = False,

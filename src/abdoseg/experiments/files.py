@@ -11,6 +11,7 @@ from abdoseg.errors import ConfigError, unknown_name
 from abdoseg.experiments.model import Experiment, Study, Table
 from abdoseg.metrics.aggregate import AVERAGE
 from abdoseg.shipped import shipped_folder
+from abdoseg.value_errors import faults_of
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -112,11 +113,7 @@ def _validated(model: type[M], facts: dict[str, Any], path: Path, where: str = "
     try:
         return model.model_validate(facts)
     except ValidationError as error:
-        faults = (
-            ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, "))))
-            for fault in error.errors()
-        )
-        raise ConfigError(f"{path}: {where}{'; '.join(faults)}") from error
+        raise ConfigError(f"{path}: {where}{faults_of(error)}") from error
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

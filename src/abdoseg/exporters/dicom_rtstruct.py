@@ -21,14 +21,14 @@ from pydicom.uid import (
 )
 
 from abdoseg.anatomy import Anatomy, Structure
-from abdoseg.errors import CaseError
 from abdoseg.exporters.codes import Coded, coded, short
 from abdoseg.exporters.contours import Polygon, outlines
 from abdoseg.exporters.dicom_seg import present_ids
-from abdoseg.exporters.dicom_source import REPEATED, SourceSlice, quiet, require_series, source_slices
+from abdoseg.exporters.dicom_source import LOGGERS, REPEATED, SourceSlice, deriving, require_series, source_slices
 from abdoseg.exporters.parts import Algorithm, require_label_map, rgb_of
 from abdoseg.files import whole_files
 from abdoseg.kernels.label_statistics import label_statistics
+from abdoseg.quiet import quiet
 from abdoseg.types import Affine, Label
 
 SUFFIX = ".rtstruct.dcm"
@@ -102,19 +102,14 @@ def write_structure_set(
     folder = require_series(path, reference)
     ids = present_ids(label, anatomy, structures, path)
     slices = source_slices(folder, (label.shape[0], label.shape[1], label.shape[2]), affine)
-    with quiet():
-        try:
-            made = _header(slices, algorithm or Algorithm())
-            made.ReferencedFrameOfReferenceSequence = Items([_referenced(slices)])
-            made.StructureSetROISequence = Items([_roi(anatomy.structure(i), i, slices) for i in ids])
-            made.ROIContourSequence = Items(_contours(label, slices, anatomy, ids))
-            made.RTROIObservationsSequence = Items([_observation(anatomy.structure(i), i) for i in ids])
-        except (ValueError, TypeError, AttributeError, LookupError) as error:
-            # The error's own text is not shown: it may quote the header.
-            msg = f"{folder.name}: its headers break rules of DICOM that a derived object must keep; "
-            raise CaseError(msg + "export the original images, or write .nii.gz or .seg.nrrd") from error
-        with whole_files(path) as (draft,):
-            made.save_as(draft, enforce_file_format=True)
+    with deriving(folder):
+        made = _header(slices, algorithm or Algorithm())
+        made.ReferencedFrameOfReferenceSequence = Items([_referenced(slices)])
+        made.StructureSetROISequence = Items([_roi(anatomy.structure(i), i, slices) for i in ids])
+        made.ROIContourSequence = Items(_contours(label, slices, anatomy, ids))
+        made.RTROIObservationsSequence = Items([_observation(anatomy.structure(i), i) for i in ids])
+    with quiet(LOGGERS), whole_files(path) as (draft,):
+        made.save_as(draft, enforce_file_format=True)
     return (path,)
 
 

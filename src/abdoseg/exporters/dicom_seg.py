@@ -19,10 +19,11 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 from abdoseg.anatomy import Anatomy, Structure
 from abdoseg.errors import CaseError, ConfigError
 from abdoseg.exporters.codes import Coded, coded, short
-from abdoseg.exporters.dicom_source import SourceSlice, image_geometry, quiet, require_series, source_slices
+from abdoseg.exporters.dicom_source import LOGGERS, SourceSlice, deriving, image_geometry, require_series, source_slices
 from abdoseg.exporters.parts import Algorithm, requested_ids, require_label_map, rgb_of
 from abdoseg.files import whole_files
 from abdoseg.kernels.values import count_values, translated
+from abdoseg.quiet import quiet
 from abdoseg.types import Affine, Label
 
 SUFFIX = ".seg.dcm"
@@ -106,15 +107,10 @@ def write_segmentation(
     ids = present_ids(label, anatomy, structures, path)
     slices = source_slices(folder, (label.shape[0], label.shape[1], label.shape[2]), affine)
     numbers = {i: i if kind == "LABELMAP" else n for n, i in enumerate(ids, start=1)}
-    with quiet():
-        try:
-            made = _segmentation(label, slices, anatomy, numbers, (algorithm or Algorithm(), kind))
-        except (ValueError, TypeError, AttributeError, LookupError) as error:
-            # The error's own text is not shown: it may quote the header.
-            msg = f"{folder.name}: its headers break rules of DICOM that a derived object must keep; "
-            raise CaseError(msg + "export the original images, or write .nii.gz or .seg.nrrd") from error
-        with whole_files(path) as (draft,):
-            made.save_as(draft)
+    with deriving(folder):
+        made = _segmentation(label, slices, anatomy, numbers, (algorithm or Algorithm(), kind))
+    with quiet(LOGGERS), whole_files(path) as (draft,):
+        made.save_as(draft)
     return (path,)
 
 

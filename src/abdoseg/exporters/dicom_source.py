@@ -7,9 +7,7 @@ the slices in, and whichever way rows and columns run, the affine says it.
 Of the patient nothing is kept but what every object of a study must repeat.
 """
 
-import logging
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from pydicom.uid import UID
 
 from abdoseg.errors import CaseError, ConfigError
 from abdoseg.geometry import spacing_of
+from abdoseg.quiet import quiet
 from abdoseg.types import Affine
 
 REPEATED = (
@@ -57,7 +56,7 @@ _OFF_DIRECTION = 0.011
 
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
-_LOGGERS = ("pydicom", "highdicom")
+LOGGERS = ("pydicom", "highdicom")
 
 _DAMAGE = (
     *(OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError),
@@ -121,7 +120,7 @@ def source_slices(folder: Path, shape: tuple[int, int, int], affine: Affine) -> 
     CaseError
         If the images are no longer those that the label map was made from, or lack what a derived object must repeat.
     """
-    with quiet():
+    with quiet(LOGGERS):
         images = [one for header in _headers(folder) for one in _images(header, folder)]
         if not images:
             raise _changed(folder, "no image was found")
@@ -144,19 +143,21 @@ def image_geometry(slices: tuple[SourceSlice, ...]) -> tuple[float | None, float
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep back what pydicom and highdicom warn and log: it may quote elements, and what matters is checked here."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for logger in loggers:
-                logger.setLevel(logging.CRITICAL + 1)
+def deriving(folder: Path) -> Iterator[None]:
+    """Name the series in a refusal to derive an object from its headers, and keep warnings and logs back.
+
+    Raises
+    ------
+    CaseError
+        If the headers break rules that a derived object must keep.
+    """
+    with quiet(LOGGERS):
+        try:
             yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            # The error's own text is not shown: it may quote the header.
+            msg = f"{folder.name}: its headers break rules of DICOM that a derived object must keep; "
+            raise CaseError(msg + "export the original images, or write .nii.gz or .seg.nrrd") from error
 
 
 def _headers(folder: Path) -> Iterator[Dataset]:

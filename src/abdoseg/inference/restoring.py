@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from abdoseg.inference.windows import Box
 from abdoseg.kernels.restore import RestoredLabels, argmax_labels
 from abdoseg.types import Label
 
-Box = tuple[slice, slice, slice]
 Boxes = Iterable[tuple[Box, NDArray[np.float32]]]
 
 

@@ -15,9 +15,8 @@ from abdoseg.errors import RunError
 from abdoseg.inference.settings import InferenceSettings, View
 from abdoseg.inference.stitch import Stitcher
 from abdoseg.inference.views import cut, put_back, reach_of, region_of, seen, within
-from abdoseg.inference.windows import Window, WindowGrid
+from abdoseg.inference.windows import Box, Window, WindowGrid
 
-Box = tuple[slice, slice, slice]
 OnWindow = Callable[[int, int], None]
 
 
@@ -49,7 +48,7 @@ def sliding_window_boxes(
     ------
     tuple
         The box in the scan, and float32 ``(C, x, y, z)``: logits, or probabilities where ``settings.average`` is
-        ``softmax``.
+        ``softmax``. The memory is used again for later boxes: copy what is to be kept.
 
     Raises
     ------
@@ -65,8 +64,8 @@ def sliding_window_boxes(
     Windows and weights are those of MONAI's ``sliding_window_inference``.
     """
     device = choose_device(settings.device)
-    # A copy: torch takes neither flipped views nor read-only arrays.
-    given = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image, dtype=np.float32))
+    # Torch takes neither flipped views nor read-only arrays: those are copied.
+    given = image if isinstance(image, Tensor) else torch.from_numpy(np.require(image, np.float32, ["C", "W"]))
     volume = given.to(device, torch.float32)
     if volume.ndim != 3:
         raise ValueError(f"image: found shape {tuple(volume.shape)}, expected (X, Y, Z)")

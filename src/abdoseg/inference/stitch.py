@@ -12,9 +12,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from abdoseg.inference.windows import Part, WindowGrid
-
-Box = tuple[slice, slice, slice]
+from abdoseg.inference.packing import Stay, packed
+from abdoseg.inference.windows import Box, Part, WindowGrid
 
 
 @dataclass
@@ -45,6 +44,8 @@ class Stitcher:
         self._open: dict[tuple[int, int], _Tile] = {}
         a, b, _ = grid.order
         self._parts = [grid.parts(axis, reach) for axis in (a, b)]
+        self._offsets, self._voxels = _plan(grid, reach)
+        self._memory: Tensor | None = None
 
     def add(self, box: Box, scores: Tensor, weights: Tensor) -> None:
         """Add scores ``(C, x, y, z)``, times their weights ``(x, y, z)``, at a box that lies within the scan."""
@@ -60,7 +61,10 @@ class Stitcher:
                 tile.weights[there] += weight
 
     def finished(self, column: tuple[int, int]) -> Iterator[tuple[Box, Tensor]]:
-        """Give out the boxes that are complete once ``column`` was added, and their mean scores ``(C, x, y, z)``."""
+        """Give out the boxes that are complete once ``column`` was added, and their mean scores ``(C, x, y, z)``.
+
+        The memory of the scores is used again: a box's are good until the next box is asked for.
+        """
         along = [
             [i for i, part in enumerate(parts) if part.last == n] for parts, n in zip(self._parts, column, strict=True)
         ]
@@ -75,8 +79,12 @@ class Stitcher:
             sides[c] = slice(0, self._grid.shape[c])
             box = (sides[0], sides[1], sides[2])
             shape = [side.stop - side.start for side in box]
-            scores = _zeros((n_classes, *shape), self._device)
-            self._open[number] = _Tile(box, scores, torch.zeros(shape, device=scores.device))
+            if self._memory is None:
+                # Once for all: fresh memory costs more than the sums that go into it.
+                self._memory = _empty(self._voxels * (n_classes + 1), self._device)
+            first, n = self._offsets[number] * (n_classes + 1), math.prod(shape) * (n_classes + 1)
+            sums = self._memory[first : first + n].zero_().view(n_classes + 1, *shape)
+            self._open[number] = _Tile(box, sums[:-1], sums[-1])
         return self._open[number]
 
 
@@ -90,27 +98,27 @@ def _met(parts: list[Part], side: slice) -> list[int]:
     return [i for i, part in enumerate(parts) if part.side.start < side.stop and side.start < part.side.stop]
 
 
-def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
+def _empty(n: int, device: torch.device) -> Tensor:
     try:
-        return torch.zeros(shape, device=device)
+        return torch.empty(n, device=device)
     except torch.OutOfMemoryError:
-        return torch.zeros(shape)
+        return torch.empty(n)
 
 
-def open_voxels(grid: WindowGrid) -> int:
-    """Return the most voxels whose scores are kept at a time, by going through the columns."""
+def open_voxels(grid: WindowGrid, reach: int = 0) -> int:
+    """Return how many voxels' scores there is memory for; windows may see ``reach`` voxels beyond their sides."""
+    return _plan(grid, reach)[1]
+
+
+def _plan(grid: WindowGrid, reach: int) -> tuple[dict[tuple[int, int], int], int]:
+    """Return the first voxel of each tile in the memory that all of them share, and the size of that memory."""
     a, b, c = grid.order
-    parts = [grid.parts(axis) for axis in (a, b)]
-    kept: dict[tuple[int, int], int] = {}
-    most = 0
-    for column in grid.columns():
-        sides = [
-            slice(grid.starts[axis][n], grid.starts[axis][n] + grid.patch[axis])
-            for axis, n in zip((a, b), column, strict=True)
-        ]
-        for m, n in product(_met(parts[0], sides[0]), _met(parts[1], sides[1])):
-            area = math.prod(part.side.stop - part.side.start for part in (parts[0][m], parts[1][n]))
-            kept[m, n] = area * grid.shape[c]
-        most = max(most, sum(kept.values()))
-        kept = {(m, n): v for (m, n), v in kept.items() if (parts[0][m].last, parts[1][n].last) != column}
-    return most
+    parts = [list(enumerate(grid.parts(axis, reach))) for axis in (a, b)]
+    columns = {column: time for time, column in enumerate(grid.columns())}
+    numbers, stays = [], []
+    for (i, p), (j, q) in product(*parts):
+        area = (p.side.stop - p.side.start) * (q.side.stop - q.side.start)
+        numbers.append((i, j))
+        stays.append(Stay(columns[p.first, q.first], columns[p.last, q.last], area * grid.shape[c]))
+    offsets, voxels = packed(stays)
+    return dict(zip(numbers, offsets, strict=True)), voxels

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from abdoseg.inference.settings import View
-from abdoseg.inference.windows import Window
-
-Box = tuple[slice, slice, slice]
+from abdoseg.inference.windows import Box, Window
 
 TEST_TIME_VIEWS = (
     View(),

@@ -9,7 +9,10 @@ from monai.data.utils import dense_patch_slices
 
 from abdoseg.inference.settings import InferenceSettings
 
-Window = tuple[slice, slice, slice]
+Box = tuple[slice, slice, slice]
+"""Voxels of a scan, along X, Y, Z."""
+
+Window = Box
 """Where a patch lies in the (padded) scan."""
 
 
@@ -17,8 +20,10 @@ class Part(NamedTuple):
     """Voxels along an axis that the same windows see."""
 
     side: slice
+    first: int
+    """Number of the first start whose window sees them."""
     last: int
-    """Number of the last start whose window sees them."""
+    """Number of the last one."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,11 @@ class WindowGrid:
         n = self.shape[axis]
         seen = [(max(s - reach, 0), min(s + self.patch[axis] + reach, n)) for s in self.starts[axis]]
         cuts = sorted({cut for sides in seen for cut in sides})
-        return [
-            Part(slice(a, b), max(i for i, (low, high) in enumerate(seen) if low <= a and b <= high))
-            for a, b in pairwise(cuts)
-        ]
+        parts = []
+        for a, b in pairwise(cuts):
+            numbers = [i for i, (low, high) in enumerate(seen) if low <= a and b <= high]
+            parts.append(Part(slice(a, b), numbers[0], numbers[-1]))
+        return parts
 
 
 def windows_of(shape: Sequence[int], settings: InferenceSettings) -> list[Window]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from abdoseg.errors import CaseError
 from abdoseg.readers import dicom, hdf5, itk, nifti
+from abdoseg.readers.dicom import has_images
 from abdoseg.readers.scan import Scan
 from abdoseg.types import Modality
 
@@ -18,6 +19,9 @@ READERS: dict[str, Callable[[Path], Scan]] = {
     **dict.fromkeys(itk.SUFFIXES, itk.read_itk),
 }
 """File suffix -> reader."""
+
+ZIP = ".zip"
+"""Suffix of an archive with one scan in it (``abdoseg.zips``)."""
 
 
 def read_scan(path: Path, key: str | None = None) -> Scan:
@@ -49,9 +53,15 @@ def read_scan(path: Path, key: str | None = None) -> Scan:
     raise CaseError(f"{path}: unknown format; expected one of {known}, or the folder of a DICOM series")
 
 
+def stem_of(path: Path) -> str:
+    """Return a file's name without its reader's suffix or ``.zip``; a folder's whole name."""
+    suffix = next((s for s in (*READERS, ZIP) if path.name.lower().endswith(s)), "")
+    return path.name[: len(path.name) - len(suffix)]
+
+
 def stated_modality(path: Path) -> Modality | None:
     """Return the modality that a scan's own header states; ``None`` for formats that state none."""
     return dicom.modality_of(path) if path.is_dir() else None
 
 
-__all__ = ["READERS", "Scan", "read_scan", "stated_modality"]
+__all__ = ["READERS", "ZIP", "Scan", "has_images", "read_scan", "stated_modality", "stem_of"]

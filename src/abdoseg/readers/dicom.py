@@ -4,9 +4,7 @@ Nothing but the elements in :data:`_ELEMENTS` is looked at, and no value of a da
 length makes one element swallow the next): no patient data can reach a message or a store.
 """
 
-import logging
 import os
-import warnings as python_warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +18,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
 
 from abdoseg.errors import CaseError
+from abdoseg.quiet import quiet
 from abdoseg.readers.dicom_pixels import PARSER_ERRORS, same_pixels, volume_of
 from abdoseg.readers.dicom_slices import Slice, by_number, by_position, refuse_gaps, stacked, without_copies
 from abdoseg.readers.scan import Scan, checked_scan
@@ -97,6 +96,18 @@ def modality_of(folder: Path) -> Modality | None:
     return None
 
 
+def has_images(folder: Path) -> bool:
+    """Return whether a folder itself holds an image, or a damaged file that should be one."""
+    with _reading(folder):
+        for path in _files_of(folder):
+            try:
+                if _image_header(path) is not None:
+                    return True
+            except CaseError:
+                return True  # told when the folder itself is read
+    return False
+
+
 def series_in(folder: Path) -> dict[str, list[Path]]:
     """Return SeriesInstanceUID -> files with images, of a folder and all below; damaged files are passed over."""
     series: dict[str, list[Path]] = {}
@@ -119,19 +130,11 @@ def _reading(folder: Path) -> Iterator[None]:
 
     What matters of it is checked here, and it quotes elements.
     """
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
     try:
-        with python_warnings.catch_warnings():
-            python_warnings.simplefilter("ignore")
-            for logger in loggers:
-                logger.setLevel(logging.CRITICAL + 1)
+        with quiet(_LOGGERS):
             yield
     except CaseError as error:
         raise CaseError(f"{folder.resolve().name}: {error}") from error
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 # -- headers ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from abdoseg.geometry import AFFINE_TOLERANCE_VOXELS, Grid, corner_distance_voxe
 from abdoseg.label_maps import read_label_map
 from abdoseg.metrics import DEFAULTS, EvalSettings, Score
 from abdoseg.progress import SILENT, Progress
-from abdoseg.readers import READERS
+from abdoseg.readers import READERS, stem_of
 from abdoseg.steps.evaluate import of_case, score_case
 from abdoseg.types import UNKNOWN_LABEL, Label
 
@@ -213,10 +213,10 @@ def evaluate_pairs(
 
 def _stem(path: Path) -> str:
     """Return the file's name without its suffix."""
-    for suffix in READERS:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    raise ConfigError(f"{path}: is not a label map; expected a name that ends in one of {', '.join(READERS)}")
+    stem = stem_of(path)
+    if stem == path.name:
+        raise ConfigError(f"{path}: is not a label map; expected a name that ends in one of {', '.join(READERS)}")
+    return stem
 
 
 def _check_lacking(lacking: list[str], pred: Path, ref: Path, references: Collection[str], missing: Missing) -> None:

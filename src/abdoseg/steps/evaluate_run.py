@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from abdoseg.annotation import Annotation
 from abdoseg.case import CaseFacts
 from abdoseg.devices import choose_device
-from abdoseg.errors import ConfigError
 from abdoseg.exporters.nifti import write_label_map
 from abdoseg.metrics import DEFAULTS, EvalSettings, Score
 from abdoseg.model import SegmentationModel
 from abdoseg.places import local_copy
 from abdoseg.progress import SILENT, Progress
 from abdoseg.readers import read_scan
-from abdoseg.runs import Run, read_frozen
+from abdoseg.runs import Run, keys_of_split, read_frozen
 from abdoseg.segmentation import segment_case
 from abdoseg.steps.evaluate import evaluate_cases
 from abdoseg.store import Workspace
@@ -83,32 +82,26 @@ def evaluate_run(
     RunError
         If the run has no weights, or a case it froze is gone or changed.
     """
-    keys = run.data.keys(split)
-    if not keys:
-        raise ConfigError(_empty_split(run, split))
-    model, steps = load_model(run, choose_device(device))
-    folder = run.folder / "predictions" / f"step-{steps:06d}"
-    items = _items(workspace, run, keys, _Predictor(model, folder))
+    keys = keys_of_split(run, split)
+    predictor, steps = CasePredictor.of(run, device)
+    items = _items(workspace, run, keys, predictor)
     progress.start(len(keys), f"evaluating {split}")
     scores = evaluate_cases(items, settings, run.anatomy, progress)
     return RunScores(run, split, steps, tuple(keys), scores)
 
 
-def _empty_split(run: Run, split: str) -> str:
-    counts = {side: len(run.data.keys(side)) for side in ("train", "val", "test")}
-    held = ", ".join(f"{side} {n}" for side, n in counts.items())
-    return (
-        f"run {run.name}: its {split} split is empty ({held}; a source needs 5 patients to have a test case); "
-        "choose another --split, or ingest more cases and train again"
-    )
-
-
 @dataclass(frozen=True)
-class _Predictor:
+class CasePredictor:
     """Predicts a case, or reads what these very weights predicted before."""
 
     model: SegmentationModel
     folder: Path
+
+    @classmethod
+    def of(cls, run: Run, device: str = "auto") -> tuple["CasePredictor", int]:
+        """Return the predictor with a run's weights, and how many steps they have seen."""
+        model, steps = load_model(run, choose_device(device))
+        return cls(model, run.folder / "predictions" / f"step-{steps:06d}"), steps
 
     def predict(self, workspace: Workspace, facts: CaseFacts) -> tuple[Label, Label]:
         """Return prediction and stored label, uint8 ``(X, Y, Z)``."""
@@ -125,7 +118,7 @@ class _Predictor:
 
 
 def _items(
-    workspace: Workspace, run: Run, keys: list[str], predictor: _Predictor
+    workspace: Workspace, run: Run, keys: list[str], predictor: CasePredictor
 ) -> Iterator[tuple[CaseFacts, Annotation, Label, Label]]:
     frozen = {case.key: case for case in run.data.cases}
     for key in keys:

@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 
 from abdoseg.anatomy import Anatomy
 from abdoseg.errors import CaseError, ConfigError
-from abdoseg.exporters import Algorithm, exporter_for, require_writable
+from abdoseg.exporters import Algorithm, Exporter, exporter_for, require_writable
 from abdoseg.exporters.statistics import structure_statistics, write_statistics
 from abdoseg.files import whole_files
 from abdoseg.kernels.values import count_values, translated
 from abdoseg.modality import decide_modality, modality_warning
 from abdoseg.model import SegmentationModel
 from abdoseg.postprocess import Change, PostSettings, postprocess
+from abdoseg.previews import Shown, save_preview
 from abdoseg.progress import SILENT, Progress
-from abdoseg.readers import READERS, Scan, read_scan, stated_modality
+from abdoseg.readers import Scan, read_scan, stated_modality, stem_of
 from abdoseg.segmentation import UNCERTAINTY_LEVELS, Clock, segment
 from abdoseg.types import Affine, Label, Modality
+from abdoseg.zips import at_hand
 
 STAGES = ("read", "harmonise", "network", "restore", "write")
 """What a prediction spends its time on, in order."""
@@ -43,22 +45,32 @@ class Extras:
         File for the facts of each structure, ``.json`` or ``.csv``.
     uncertainty
         File for how undecided the network was at each voxel, 0 to 1; ``.nii.gz`` or ``.nii``.
+    preview
+        File for a picture of three planes, ``.png``.
     """
 
     post: PostSettings = field(default_factory=PostSettings)
     statistics: Path | None = None
     uncertainty: Path | None = None
+    preview: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is written beside the label map."""
+        return tuple(path for path in (self.statistics, self.uncertainty, self.preview) if path is not None)
 
     def check(self) -> None:
         """Raise ConfigError or WorkspaceError if a file could not be written, before any work."""
-        if self.statistics is not None:
-            if self.statistics.suffix.lower() not in (".json", ".csv"):
-                raise ConfigError(f"{self.statistics}: expected a name that ends in .json or .csv")
-            require_writable(self.statistics)
-        if self.uncertainty is not None:
-            if not self.uncertainty.name.lower().endswith((".nii.gz", ".nii")):
-                raise ConfigError(f"{self.uncertainty}: expected a name that ends in .nii.gz or .nii")
-            require_writable(self.uncertainty)
+        for path, suffixes in (
+            (self.statistics, (".json", ".csv")),
+            (self.uncertainty, (".nii.gz", ".nii")),
+            (self.preview, (".png",)),
+        ):
+            if path is None:
+                continue
+            if not path.name.lower().endswith(suffixes):
+                raise ConfigError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
+            require_writable(path)
 
 
 @dataclass(frozen=True)
@@ -144,35 +156,52 @@ def predict_file(
     """
     extras = extras or Extras()
     exporter = exporter_for(output, format_)
-    exporter.require(output, scan_path)
-    extra_files = [path for path in (extras.statistics, extras.uncertainty) if path is not None]
-    for path in (output, *extra_files):
+    for path in (output, *extras.files):
         _require_other_file(scan_path, path)
-    kept = _kept_ids(model.anatomy, structures)
+    kept = kept_ids(model.anatomy, structures)
+    with at_hand(scan_path) as source:
+        exporter.require(output, source)
+        asked = (modality, structures, kept)
+        return _predicted(model, (scan_path, source), (exporter, output, extras), asked, progress)
+
+
+def _predicted(
+    model: SegmentationModel,
+    scan_paths: tuple[Path, Path],
+    to: tuple[Exporter, Path, Extras],
+    asked: tuple[str | None, tuple[str, ...] | None, tuple[int, ...]],
+    progress: Progress,
+) -> PredictionReport:
+    """Do what :func:`predict_file` checked; a scan has a path to call it by and one to read it from."""
+    (named, source), (exporter, output, extras), (modality, structures, kept) = scan_paths, to, asked
     clock = Clock()
     with clock.time("read"):
-        scan = read_scan(scan_path)
-    with _naming(scan_path):
+        scan = read_scan(source)
+    with _naming(named):
         _require_finite(scan.array)
-        decided, reason = decide_modality(scan.array, modality, stated_modality(scan_path))
+        decided, reason = decide_modality(scan.array, modality, stated_modality(source))
+        # Once it is known that there is something to write, before the network runs.
         if exporter.suffix:
             require_writable(output)
         extras.check()
-        progress.say(f"{scan_path.name}: {decided}, {reason}")
-        named = _Named(progress, f"{scan_path.name}: ")
-        asked = extras.uncertainty is not None
-        label, undecided = segment(model, scan, decided, model.settings(), (clock, named), uncertainty=asked)
-    label, changes = postprocess(_only(label, kept), extras.post, model.anatomy, _voxel_ml(scan))
+        progress.say(f"{named.name}: {decided}, {reason}")
+        watch = (clock, _Named(progress, f"{named.name}: "))
+        wanted = extras.uncertainty is not None
+        label, undecided = segment(model, scan, decided, model.settings(), watch, uncertainty=wanted)
+    label, changes = postprocess(only(label, kept), extras.post, model.anatomy, _voxel_ml(scan))
     with clock.time("write"):
         made_by = Algorithm(model.name)
-        written = exporter.write(label, scan.affine, output, model.anatomy, structures, scan_path, algorithm=made_by)
+        written = exporter.write(label, scan.affine, output, model.anatomy, structures, source, algorithm=made_by)
         if extras.uncertainty is not None and undecided is not None:
             written += (_write_uncertainty(undecided, scan.affine, extras.uncertainty),)
         if extras.statistics is not None:
             rows = structure_statistics(label, scan.array, scan.affine, model.anatomy, structures)
-            written += (write_statistics(extras.statistics, rows, case_name(scan_path), decided),)
+            written += (write_statistics(extras.statistics, rows, stem_of(named), decided),)
+        if extras.preview is not None:
+            shown = Shown(stem_of(named), scan, decided, model.windows)
+            written += (save_preview(extras.preview, shown, label, model.anatomy),)
     return PredictionReport(
-        case=case_name(scan_path),
+        case=stem_of(named),
         shape=scan.grid.shape,
         spacing_mm=scan.grid.spacing_mm,
         modality=decided,
@@ -224,7 +253,14 @@ def _require_finite(array: NDArray[Any]) -> None:
         raise CaseError("image: voxels are NaN or infinite; expected finite intensities, write the scan again")
 
 
-def _kept_ids(anatomy: Anatomy, structures: tuple[str, ...] | None) -> tuple[int, ...]:
+def kept_ids(anatomy: Anatomy, structures: tuple[str, ...] | None) -> tuple[int, ...]:
+    """Return the ids of the structures to keep, in order; all when None.
+
+    Raises
+    ------
+    ConfigError, UnknownNameError
+        If none is named, or an unknown one.
+    """
     if structures is None:
         return tuple(range(1, len(anatomy) + 1))
     if not structures:
@@ -232,7 +268,8 @@ def _kept_ids(anatomy: Anatomy, structures: tuple[str, ...] | None) -> tuple[int
     return tuple(sorted(set(anatomy.ids_of(structures))))
 
 
-def _only(label: Label, kept: tuple[int, ...]) -> Label:
+def only(label: Label, kept: tuple[int, ...]) -> Label:
+    """Return a label map with these structures alone; the rest is background."""
     table = np.zeros(256, dtype=np.uint8)
     table[list(kept)] = kept
     return translated(label, table)
@@ -246,12 +283,6 @@ def _volumes_ml(label: Label, scan: Scan, anatomy: Anatomy, kept: tuple[int, ...
 
 def _voxel_ml(scan: Scan) -> float:
     return abs(float(np.linalg.det(scan.affine[:3, :3]))) / 1000
-
-
-def case_name(path: Path) -> str:
-    """Return a scan's name: its file's or folder's, without the suffix."""
-    suffix = next((s for s in READERS if path.name.lower().endswith(s)), "")
-    return path.name[: len(path.name) - len(suffix)]
 
 
 @contextmanager

@@ -1,0 +1,6 @@
+"""The report of a run: one HTML file that needs nothing else."""
+
+from abdoseg.report.page import Section, render
+from abdoseg.report.shown import ShownCase
+
+__all__ = ["Section", "ShownCase", "render"]
