@@ -729,7 +729,10 @@ CARDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "bad TOML": (with_text('id = "mine"', "id = "), "not valid TOML"),
     "a string that never ends": (with_text('title = "Mine"', 'title = "Mine'), "not valid TOML"),
     "unknown key": (with_text('title = "Mine"', 'titel = "Mine"'), "titel: found an unknown name"),
-    "unknown key of two lines": (with_text('title = "Mine"', 'title = "Mine"\n"a\\nb" = 1'), "a b: found an unknown name"),
+    "unknown key of two lines": (
+        with_text('title = "Mine"', 'title = "Mine"\n"a\\nb" = 1'),
+        "a b: found an unknown name",
+    ),
     "wrong type": (with_text('title = "Mine"', "title = 3"), "title: found 3, expected a text"),
     "a name where a list belongs": (
         with_text(
