@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from abdoseg.annotation import Annotation
 from abdoseg.cards import load_card
 from abdoseg.errors import ConfigError, UnknownNameError
 from abdoseg.sharing.groups import known_label, voxel_groups
@@ -59,6 +60,33 @@ def test_labels_that_a_group_does_not_know_are_not_shown(scan):
         value = label[at]
         shown = value if value in (0, 255) or rows[group[at]][value - 1] else 0
         assert found[at] == shown
+
+
+@st.composite
+def annotated_scans(draw):
+    """A label map and an annotation of 4 structures with slice lists along none to three axes."""
+    n_groups = draw(st.integers(1, 3))
+    rows = draw(arrays.arrays(bool, (n_groups, 4)))
+    axes = draw(st.lists(st.sampled_from([0, 1, 2]), unique=True))
+    slices = {
+        axis: draw(arrays.arrays(np.int32, SHAPE[axis], elements=st.integers(0, n_groups - 1))) for axis in sorted(axes)
+    }
+    label = draw(arrays.arrays(np.uint8, SHAPE, elements=st.sampled_from([0, 1, 2, 3, 4, 255])))
+    return Annotation(rows, slices), label
+
+
+@given(annotated_scans())
+def test_a_voxel_knows_what_any_of_its_slices_knows(scan):
+    annotation, label = scan
+    group, rows = voxel_groups(annotation, label)
+    for at in np.ndindex(SHAPE):
+        if label[at] == 255:
+            expected = np.zeros(4, dtype=bool)
+        elif annotation.slices:
+            expected = np.any([annotation.rows[groups[at[axis]]] for axis, groups in annotation.slices.items()], axis=0)
+        else:
+            expected = annotation.rows[0]
+        np.testing.assert_array_equal(rows[group[at]], expected)
 
 
 @pytest.fixture(scope="module")
