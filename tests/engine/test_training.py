@@ -23,12 +23,14 @@ from abdoseg.checkpoints import load_tensors
 from abdoseg.config import TrainConfig, make_config
 from abdoseg.engine import fit as engine
 from abdoseg.engine.journal import Journal
+from abdoseg.engine.precision import slow_precision, validation_precision
 from abdoseg.engine.state import Validation
 from abdoseg.errors import ConfigError, RunError, UnknownNameError, WorkspaceError
 from abdoseg.methods import METHODS
 from abdoseg.networks import checkpointing
 from abdoseg.progress import Silent
 from abdoseg.runs import load_run, open_run
+from abdoseg.steps import train as steps
 from abdoseg.steps.ingest import ingest
 from abdoseg.steps.train import train
 from abdoseg.store import Settings, Workspace
@@ -622,6 +624,23 @@ def test_float16_scales_its_gradients_and_leaves_overflows_out(many_cases, monke
     assert made[1].get_scale() == 2.0**116  # the scale was taken up
     untouched = load_tensors(rest.run.model_file)[0]
     assert all(torch.equal(start[f"model.{key}"], untouched[key]) for key in untouched)
+
+
+def test_float16_on_a_cpu_is_validated_in_float32_and_warned_of(many_cases, monkeypatch):
+    heard = []
+    real = steps.mean_dsc
+
+    def mean_dsc(model, keys, read, patch, ranks, precision, asked_to_stop):
+        heard.append(precision)
+        return real(model, keys, read, patch, ranks, precision, asked_to_stop=asked_to_stop)
+
+    monkeypatch.setattr(steps, "mean_dsc", mean_dsc)
+    train(many_cases, config(precision="fp16", steps=1, validate_every=1), name="narrow", device="cpu")
+    train(many_cases, config(precision="bf16", steps=1, validate_every=1, patch=(48, 16, 16)), name="b", device="cpu")
+    assert heard == ["float32", "bf16"]
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [len(slow_precision(p, d)) for p in ("fp16", "bf16", "float32") for d in (cpu, gpu)] == [1, 0, 0, 0, 0, 0]
+    assert validation_precision("fp16", gpu) == "fp16"
 
 
 def test_the_loss_hears_of_the_ramp():

@@ -136,6 +136,7 @@ def _plan(
     store: "Workspace", config: "TrainConfig", name: str | None, device: "torch.device", processes: int | None
 ) -> dict[str, Any]:
     """Return the plan; with a number of ``processes`` what it costs and what to expect, too."""
+    from abdoseg.engine.precision import slow_precision
     from abdoseg.runs import plan_run
     from abdoseg.steps.plan import lacks_validation, plan_training
 
@@ -147,7 +148,8 @@ def _plan(
         "config": run.config.model_dump(mode="json"),
         "cases": {side: len(run.data.keys(side)) for side in ("train", "val", "test")},
     }
-    return plan | (plan_training(store, run, processes, device) if processes else {"warnings": lacks_validation(run)})
+    plan |= plan_training(store, run, processes, device) if processes else {"warnings": lacks_validation(run)}
+    return plan | {"warnings": [*plan["warnings"], *slow_precision(run.config.precision, device)]}
 
 
 def _show(plan: dict[str, Any], processes: int, *, as_json: bool, chosen_here: bool) -> None:

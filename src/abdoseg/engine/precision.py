@@ -32,6 +32,20 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     return torch.autocast(device.type, dtype=_AUTOCAST[precision])
 
 
+def validation_precision(precision: Precision, device: torch.device) -> Precision:
+    """Return the precision to validate in: float16 has no fast kernels on a CPU, where a case took minutes."""
+    return "float32" if precision == "fp16" and device.type == "cpu" else precision
+
+
+def slow_precision(precision: Precision, device: torch.device) -> list[str]:
+    """Return a line of warning where the precision makes a training slower instead of faster; else none."""
+    if precision == "fp16" and device.type == "cpu":
+        return [
+            "precision fp16: has no fast kernels on a CPU and is many times slower there; bf16 or float32 is faster"
+        ]
+    return []
+
+
 def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
     """Return what keeps float16 gradients from vanishing; for other precisions it does nothing."""
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")

@@ -22,7 +22,7 @@ from abdoseg.engine.feeding import Feed
 from abdoseg.engine.files import TrainingFiles
 from abdoseg.engine.fit import Validate, fit
 from abdoseg.engine.journal import Journal
-from abdoseg.engine.precision import gradient_scaler, storage_type
+from abdoseg.engine.precision import gradient_scaler, storage_type, validation_precision
 from abdoseg.engine.ranks import Ranks, joined_ranks
 from abdoseg.engine.state import TrainState, moving_average
 from abdoseg.engine.validation import mean_dsc
@@ -240,9 +240,8 @@ def _validation(workspace: Workspace, run: Run, ranks: Ranks) -> Validate | None
 
     def validate(network: nn.Module, asked_to_stop: Callable[[], bool]) -> float | None:
         model = Predictor(network, scores)
-        return mean_dsc(
-            model, keys, workspace.read_case, config.patch, ranks, config.precision, asked_to_stop=asked_to_stop
-        )
+        precision = validation_precision(config.precision, ranks.device)
+        return mean_dsc(model, keys, workspace.read_case, config.patch, ranks, precision, asked_to_stop=asked_to_stop)
 
     return validate
 
