@@ -140,3 +140,26 @@ def test_a_workspace_that_cannot_be_written_is_read_all_the_same(workspace, monk
     monkeypatch.setattr(os, "replace", refuse)
     assert found(workspace) == truth
     assert not index(workspace).exists()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"facts": None}, "facts: "),
+        ({"facts": {}}, "source: found nothing, expected a value"),
+        (None, "not a stored case"),
+        ([1], "not a stored case"),
+    ],
+)
+def test_damaged_facts_are_told_with_their_case(workspace, attributes, reason):
+    folder = workspace.case_folder("word/word_0003")
+    file = folder / "zarr.json"
+    described = json.loads(file.read_text())
+    described["attributes"] = (described["attributes"] | attributes) if isinstance(attributes, dict) else attributes
+    file.write_text(json.dumps(described))
+    with pytest.raises(WorkspaceError) as caught:
+        workspace.read_facts("word/word_0003")
+    assert str(caught.value).startswith(f"{folder}: not a stored case (")
+    assert str(caught.value).endswith("; ingest it again")
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)

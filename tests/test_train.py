@@ -193,7 +193,11 @@ def test_damaged_files_are_told(workspace):
     with pytest.raises(RunError, match="cannot be read"):
         train(workspace, config(), device="cpu")
     (report.run.folder / "data.json").write_text("{")
-    with pytest.raises(RunError, match="not a run"):
+    with pytest.raises(RunError, match=r"not a run that can be read \(Invalid JSON: [^\n]*\); mend the file") as caught:
+        open_run(report.run.folder)
+    assert "pydantic" not in str(caught.value)
+    (report.run.folder / "data.json").write_text("{}")
+    with pytest.raises(RunError, match=r"cases: found nothing, expected a value"):
         open_run(report.run.folder)
 
 

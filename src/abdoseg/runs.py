@@ -30,6 +30,7 @@ from abdoseg.sampling import held_structures
 from abdoseg.splits import SplitItem, split_cases
 from abdoseg.store import CaseBrief, Settings, Workspace, load_twins, occupied_slices, shown_annotation
 from abdoseg.types import NAME_PATTERN, SplitName
+from abdoseg.value_errors import why_unreadable
 from abdoseg.views import View
 
 RunStatus = Literal["finished", "unfinished", "not started"]
@@ -307,8 +308,8 @@ def open_run(folder: Path) -> Run:
         config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
         data = RunData.model_validate_json((folder / "data.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # of bytes that are no text, of TOML, of JSON, of their values
-        reason = " ".join(str(error).split())
-        raise RunError(f"{folder}: not a run ({reason}); `abdoseg status` lists the runs") from error
+        msg = f"{folder}: not a run that can be read ({why_unreadable(error)}); mend the file, or remove the folder"
+        raise RunError(msg) from error
     return Run(folder, parse_config(config, str(folder / "config.toml")), data)
 
 

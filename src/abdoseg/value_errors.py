@@ -45,6 +45,11 @@ def faults_of(error: ValidationError, nowhere: str = "") -> str:
     return "; ".join(": ".join(filter(None, one)) for one in told)
 
 
+def why_unreadable(error: Exception) -> str:
+    """Return on one line why a file could not be understood, whoever found out: the disk, a parser, or Pydantic."""
+    return faults_of(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
+
+
 def found_and_expected(error: ErrorDetails) -> str:
     """Return one fault of a value as ``found 'abc', expected a number``.
 

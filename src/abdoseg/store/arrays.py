@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from zarr.codecs import BloscCodec
 
 from abdoseg.case import Case, CaseFacts, Foreground
 from abdoseg.errors import CaseError, WorkspaceError
 from abdoseg.places import is_local, read_texts, reason_of, remove_tree, storage_errors
 from abdoseg.store.chunks import PartlyRead, open_array
+from abdoseg.value_errors import faults_of
 
 FORMAT_VERSION = 1
 """Version of the case layout; written into every case, raised when a reader of the old one would misread."""
@@ -146,7 +148,7 @@ def _facts_in(folder: Path, text: str) -> CaseFacts:
 
 def _attributes_in(folder: Path, text: str) -> dict[str, Any]:
     try:
-        attributes: dict[str, Any] = json.loads(text)["attributes"]
+        attributes: dict[str, Any] = dict(json.loads(text)["attributes"])
     except (ValueError, KeyError, TypeError) as error:
         raise WorkspaceError(f"{folder}: not a stored case ({error!r}); ingest it again") from error
     return attributes
@@ -265,7 +267,11 @@ def _open(folder: Path) -> zarr.Group:
 
 def _facts(folder: Path, attributes: dict[str, Any]) -> CaseFacts:
     _check_version(folder, attributes)
-    return CaseFacts.model_validate(attributes["facts"])
+    try:
+        return CaseFacts.model_validate(attributes.get("facts"))
+    except ValidationError as error:
+        reason = faults_of(error, nowhere="facts")
+        raise WorkspaceError(f"{folder}: not a stored case ({reason}); ingest it again") from error
 
 
 def _check_version(folder: Path, attributes: dict[str, Any]) -> None:

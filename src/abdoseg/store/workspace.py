@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from abdoseg.anatomy import ABDOMEN, Anatomy
 from abdoseg.case import Case, CaseFacts, Foreground
@@ -22,6 +22,7 @@ from abdoseg.places import make_folder, open_place, remove_tree, require_reachab
 from abdoseg.places import stamps as stamps_of
 from abdoseg.store import arrays
 from abdoseg.store.index import CaseBrief, read_index, write_index
+from abdoseg.value_errors import why_unreadable
 from abdoseg.views import FULL_VIEW, View
 from abdoseg.windows import Windows
 
@@ -340,17 +341,16 @@ def _reached(path: Path | str) -> Path:
 def _read_model(model: type[T], file: Path) -> T:
     try:
         return model.model_validate_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        reason = " ".join(str(error).split())
-        raise WorkspaceError(f"{file}: cannot be read ({reason}); mend or delete it") from error
+    except (OSError, ValueError) as error:  # of bytes that are no text, of JSON, of its values
+        raise WorkspaceError(f"{file}: cannot be read ({why_unreadable(error)}); mend or delete it") from error
 
 
 def _read_settings(file: Path) -> Settings:
     try:
         settings = Settings.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
-        reason = " ".join(str(error).split())
-        raise WorkspaceError(f"{file}: cannot be read ({reason}); mend it or choose another workspace") from error
+    except (OSError, ValueError) as error:  # of bytes that are no text, of TOML, of its values
+        msg = f"{file}: cannot be read ({why_unreadable(error)}); mend it or choose another workspace"
+        raise WorkspaceError(msg) from error
     if settings.version != WORKSPACE_VERSION:
         msg = f"{file}: workspace format {settings.version}, expected {WORKSPACE_VERSION}; use the abdoseg that made it"
         raise WorkspaceError(msg)
