@@ -86,8 +86,8 @@ ROWS = (
     Row("self_disambiguation, learning rate 1e-3", {"learning_rate": 1e-3}),
     Row("dodnet, learning rate 1e-3", {"method": "dodnet", "learning_rate": 1e-3}),
     Row("clip_driven, learning rate 1e-3", {"method": "clip_driven", "learning_rate": 1e-3}),
-    Row("dodnet, doubled", {"method": "dodnet"}, steps_factor=2.0),
-    Row("clip_driven, doubled", {"method": "clip_driven"}, steps_factor=2.0),
+    Row("dodnet, learning rate 1e-3, doubled", {"method": "dodnet", "learning_rate": 1e-3}, steps_factor=2.0),
+    Row("clip_driven, learning rate 1e-3, doubled", {"method": "clip_driven", "learning_rate": 1e-3}, steps_factor=2.0),
     Row("no entropy", {**NO_ENTROPY}),
     Row(
         "entropy 1 from the first step", {"entropy_weight": 1.0, "entropy_weight_unannotated": 3.0, "entropy_ramp": 0.0}

@@ -155,6 +155,8 @@ MUTANTS = (
     ),
     Mutant("window before interpolation", "kernels/resample.py", "row[k] = wa * np.float32(a[k])", "row[k] = wa * np.float32(min(a[k], 400))", "tests/test_harmonise.py"),
     Mutant("unannotated scores 0", "metrics/outcomes.py", "return Outcome.NOT_ANNOTATED", "return Outcome.FALSE_POSITIVE", "tests/metrics tests/test_evaluate.py"),
+    Mutant("the parts of a confusion overlap", "kernels/overlap.py", "span = (part * n_words // parts,", "span = (max(part * n_words // parts - 1, 0),", "tests/metrics/test_overlap.py"),
+    Mutant("a part counts as if it were the first", "kernels/overlap.py", "first = 8 * (span[0] + i)", "first = 8 * i", "tests/metrics/test_overlap.py"),
     Mutant("dice of twice the union", "metrics/overlap.py", "(2.0 * counts.intersection + smooth)", "(counts.intersection + smooth)", "tests/metrics"),
     Mutant(
         "a patient on two sides",

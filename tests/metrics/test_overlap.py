@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from abdoseg.annotation import Annotation
 from abdoseg.errors import CaseError
-from abdoseg.metrics import OverlapCounts, count_overlap, dice, volume_error_ml
+from abdoseg.metrics import OverlapCounts, count_overlap, dice, overlap, volume_error_ml
 from abdoseg.metrics.overlap import _flat
 
 N = 4
@@ -59,6 +59,22 @@ def cases(draw):
 def test_counts_equal_a_loop_over_voxels(case):
     prediction, reference, annotation = case
     assert_counts(count_overlap(prediction, reference, annotation), brute_force(prediction, reference, annotation))
+
+
+@settings(max_examples=50, deadline=None)
+@given(cases(), st.integers(2, 5))
+def test_parts_counted_by_threads_are_the_whole(case, parts):
+    """A boundary between parts may lie anywhere, in a slice or a run of one value."""
+    prediction, reference, annotation = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlap, "_parts", lambda voxels, groups: parts)
+        counts = count_overlap(prediction, reference, annotation)
+    assert_counts(counts, brute_force(prediction, reference, annotation))
+
+
+def test_small_volumes_have_one_table():
+    assert overlap._parts(512 * 512, 1) == 1
+    assert overlap._parts(512 * 512 * 200, 300) == 1
 
 
 @settings(max_examples=30, deadline=None)

@@ -7,7 +7,7 @@ checked on the way.
 """
 
 import numpy as np
-from numba import njit, types
+from numba import njit, prange, types
 from numpy.typing import NDArray
 
 _NOTHING = np.uint64(0)
@@ -18,6 +18,7 @@ _EACH_BYTE = np.uint64(0x0101010101010101)
 _VOLUME = types.Array(types.uint8, 1, "C", readonly=True)
 _CODES = types.UniTuple(types.Array(types.int64, 1, "C", readonly=True), 3)
 _COUNTS = types.Array(types.int64, 3, "C")
+_COUNTS_OF_PARTS = types.Array(types.int64, 4, "C")
 
 
 @njit(cache=True, nogil=True)
@@ -57,14 +58,39 @@ def _add_singly(
         c += 1
 
 
-@njit(types.void(_VOLUME, _VOLUME, _CODES, _COUNTS), cache=True, nogil=True)
+@njit(types.void(_VOLUME, _VOLUME, types.UniTuple(types.int64, 2), _CODES, _COUNTS), cache=True, nogil=True)
+def _add_words(
+    prediction: NDArray[np.uint8],
+    reference: NDArray[np.uint8],
+    span: tuple[int, int],
+    codes: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    counts: NDArray[np.int64],
+) -> None:
+    """Count the voxels ``8 * span[0]`` to ``8 * span[1] - 1``."""
+    prediction_words = prediction[8 * span[0] : 8 * span[1]].view(np.uint64)
+    reference_words = reference[8 * span[0] : 8 * span[1]].view(np.uint64)
+    several_groups = counts.shape[0] > 1
+    for i in range(prediction_words.size):
+        p, r = prediction_words[i], reference_words[i]
+        if p | r == _NOTHING:
+            continue
+        if several_groups:
+            first = 8 * (span[0] + i)
+            _add_singly(prediction, reference, (first, first + 8), codes, counts)
+        elif _all_bytes_equal(p) and _all_bytes_equal(r):
+            counts[0, r & _LOW_BYTE, p & _LOW_BYTE] += 8
+        else:
+            _add_word(p, r, counts[0])
+
+
+@njit(types.void(_VOLUME, _VOLUME, _CODES, _COUNTS_OF_PARTS), cache=True, nogil=True, parallel=True)
 def count_confusion(
     prediction: NDArray[np.uint8],
     reference: NDArray[np.uint8],
     codes: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
     counts: NDArray[np.int64],
 ) -> None:
-    """Add the confusion counts of two volumes to ``counts``.
+    """Add the confusion counts of two volumes to ``counts``; their sum over parts is the answer.
 
     Parameters
     ----------
@@ -74,22 +100,12 @@ def count_confusion(
         int64 ``(A,)``, ``(B,)``, ``(C,)``: the group of voxel ``(a, b, c)`` is ``codes[0][a] + codes[1][b] +
         codes[2][c]``, in 0..G-1.
     counts
-        int64 ``(G, 256, 256)``, changed in place: ``counts[g, r, p]`` grows by the number of voxels of group
-        ``g`` with reference ``r`` and prediction ``p``. Cell ``(0, 0)`` is left incomplete: most background is
-        never looked at.
+        int64 ``(parts, G, 256, 256)``, changed in place: ``counts[:, g, r, p]`` grows by the number of voxels of
+        group ``g`` with reference ``r`` and prediction ``p``. Each part of the voxels has a thread and counts of its
+        own. Cells ``(0, 0)`` are left incomplete: most background is never looked at.
     """
-    n_words = prediction.size // 8
-    prediction_words = prediction[: 8 * n_words].view(np.uint64)
-    reference_words = reference[: 8 * n_words].view(np.uint64)
-    several_groups = counts.shape[0] > 1
-    for i in range(n_words):
-        p, r = prediction_words[i], reference_words[i]
-        if p | r == _NOTHING:
-            continue
-        if several_groups:
-            _add_singly(prediction, reference, (8 * i, 8 * i + 8), codes, counts)
-        elif _all_bytes_equal(p) and _all_bytes_equal(r):
-            counts[0, r & _LOW_BYTE, p & _LOW_BYTE] += 8
-        else:
-            _add_word(p, r, counts[0])
-    _add_singly(prediction, reference, (8 * n_words, prediction.size), codes, counts)
+    parts, n_words = counts.shape[0], prediction.size // 8
+    for part in prange(parts):
+        span = (part * n_words // parts, (part + 1) * n_words // parts)
+        _add_words(prediction, reference, span, codes, counts[part])
+    _add_singly(prediction, reference, (8 * n_words, prediction.size), codes, counts[0])

@@ -20,6 +20,8 @@ DiceFormula = Literal["plain", "authors"]
 
 _Codes = list[NDArray[np.int64]]
 
+_VOXELS_WORTH_A_TABLE = 2**22
+
 
 @dataclass(frozen=True, eq=False)
 class OverlapCounts:
@@ -65,8 +67,10 @@ def count_overlap(prediction: Label, reference: Label, annotation: Annotation) -
     _check_pair(prediction, reference)
     codes, known = _slice_codes(annotation, reference.shape)
     prediction, reference, codes = _in_memory_order(prediction, reference, codes)
-    counts = np.zeros((len(known), 256, 256), dtype=np.int64)  # group, value in the reference, value predicted
+    # Part, group, value in the reference, value predicted.
+    counts = np.zeros((_parts(reference.size, len(known)), len(known), 256, 256), dtype=np.int64)
     count_confusion(_flat(prediction), _flat(reference), tuple(codes), counts)
+    counts = counts.sum(axis=0) if len(counts) > 1 else counts[0]
     n = annotation.n_structures
     _check_values("prediction", np.asarray(counts.any(axis=(0, 1))), n, allow_unknown=False)
     _check_values("reference", np.asarray(counts.any(axis=(0, 2))), n, allow_unknown=True)
@@ -142,6 +146,13 @@ def _in_memory_order(prediction: Label, reference: Label, codes: _Codes) -> tupl
     steps = tuple(turned)
     moved = [np.ascontiguousarray(codes[axis][step]) for axis, step in zip(order, steps, strict=True)]
     return prediction.transpose(order)[steps], reference.transpose(order)[steps], moved
+
+
+def _parts(voxels: int, groups: int) -> int:
+    """Return how many threads count; each has a table of half a MB a group, so that small volumes want one."""
+    from numba import get_num_threads
+
+    return max(1, min(int(get_num_threads()), voxels // (groups * _VOXELS_WORTH_A_TABLE)))
 
 
 def _flat(volume: Label) -> Label:
