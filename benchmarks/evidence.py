@@ -8,7 +8,8 @@ on, and rows that are done are not done again. Run from the checkout, on quiet c
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,6 +34,7 @@ from abdoseg.steps.ingest import ingest
 from abdoseg.steps.train import train
 from abdoseg.store import Settings, Workspace, arrays
 from abdoseg.trained import load_model
+from abdoseg.types import Label
 
 SOURCES = (
     "word",
@@ -57,24 +59,34 @@ THREE = ("amos-ct", "amos-mri", "btcv", "flare22")
 FEW = ("word", "abdomenct1k", "nih-pancreas", "urogram")
 """One source draws most structures, three draw four or fewer."""
 
+LABELS: dict[str, Callable[[int, int], bool]] = {
+    "complete": lambda case, structure: True,  # noqa: ARG005
+    "thirds": lambda case, structure: structure % 3 == case % 3,
+}
+"""Labels made from the truth: does the n-th case of a source annotate structure c? Of thirds, no case annotates more
+than 6 of 16, and any structure is annotated in a third of the cases of every source."""
+
 SPACING_MM, PHANTOM_SCALE = 4.0, 1.5
 SCORING = EvalSettings(min_voxels=10)
+
+Workspaces = dict[str, Workspace]
+"""By the labels of their cases."""
 
 NO_ENTROPY = {"entropy_weight": 0.0, "entropy_weight_unannotated": 0.0}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One training: settings beside the preset's, on partial or complete labels."""
+    """One training: settings beside the preset's, on the sources' own labels or on some made from the truth."""
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
-    complete: bool = False
+    labels: str = "partial"
     steps_factor: float = 1.0
 
 
 ROWS = (
-    Row("complete labels", {**NO_ENTROPY}, complete=True),
+    Row("complete labels", {**NO_ENTROPY}, labels="complete"),
     Row("self_disambiguation"),
     Row("background", {"method": "background"}),
     Row("ignore", {"method": "ignore"}),
@@ -97,11 +109,14 @@ ROWS = (
     Row("dice over annotated", {"dice_over": "annotated"}),
     Row("3 sets", {"sources": THREE}),
     Row("3 sets, no entropy", {"sources": THREE, **NO_ENTROPY}),
-    Row("few labels, complete", {"sources": FEW, **NO_ENTROPY}, complete=True),
+    Row("few labels, complete", {"sources": FEW, **NO_ENTROPY}, labels="complete"),
     Row("few labels", {"sources": FEW}),
     Row("few labels, background", {"sources": FEW, "method": "background"}),
     Row("few labels, random", {"sources": FEW, "sampler": "random"}),
     Row("few labels, random, background", {"sources": FEW, "sampler": "random", "method": "background"}),
+    Row("thirds", labels="thirds"),
+    Row("thirds, no entropy", {**NO_ENTROPY}, labels="thirds"),
+    Row("thirds, background", {"method": "background"}, labels="thirds"),
     Row("random", {"sampler": "random"}),
     Row("random, background", {"sampler": "random", "method": "background"}),
     Row("mdc", {"sampler": "mdc"}),
@@ -109,15 +124,15 @@ ROWS = (
 """What can be asked for; all on `unet_small` with the demo's settings."""
 
 
-def prepare(folder: Path, cases: int) -> tuple[Workspace, Workspace]:
-    """Return the workspaces of partial and of complete labels; they are made once, so that several calls may train."""
+def prepare(folder: Path, cases: int) -> Workspaces:
+    """Return the workspaces by their labels; they are made once, so that several calls may train."""
     done = folder / "prepared.json"
     if not done.is_file():
         draw(folder, cases)
-        partly = partial_workspace(folder)
-        complete_workspace(folder, partly)
+        partial_workspace(folder)
         done.write_text(json.dumps({"cases": cases}), encoding="utf-8")
-    return Workspace.open(folder / "partial"), Workspace.open(folder / "complete")
+    partly = Workspace.open(folder / "partial")
+    return {"partial": partly} | {name: workspace_of_truth(folder, partly, name) for name in LABELS}
 
 
 def draw(folder: Path, cases: int) -> None:
@@ -149,34 +164,43 @@ def partial_workspace(folder: Path) -> Workspace:
     return workspace
 
 
-def complete_workspace(folder: Path, partly: Workspace) -> Workspace:
-    """Return a workspace of the same cases with their complete truth as labels."""
-    workspace = Workspace.create(folder / "complete", partly.settings)
-    names = workspace.anatomy.names
-    everything = Annotation.partial(range(1, len(names) + 1), len(names))
+def workspace_of_truth(folder: Path, partly: Workspace, labels: str) -> Workspace:
+    """Return a workspace of the same cases, with labels made from their complete truth."""
+    if (folder / labels / "made.json").is_file():
+        return Workspace.open(folder / labels)
+    workspace = Workspace.create(folder / labels, Settings(spacing_mm=SPACING_MM))
+    n = len(workspace.anatomy)
+    number: Counter[str] = Counter()
     for key in partly.case_keys():
-        if arrays.is_case(workspace.case_folder(key)):
-            continue
         case = partly.read_case(key)
-        label = read_truth(folder / "phantoms" / "truth", case.facts)
-        held = Foreground.of(label, len(names))
-        counts = {name: int(n) for name, n in zip(names, held.counts(), strict=True) if n}
-        facts = case.facts.model_copy(
-            update={
-                "annotation": everything.to_json(),
-                "voxels": counts,
-                "occupied": {names[i - 1]: runs for i, runs in held.occupied(label.shape).items()},
-                "digest": f"truth of {case.facts.digest}",
-            }
-        )
-        arrays.open_source(workspace.source_folder(facts.source), {"source": facts.source})
-        arrays.write_case(workspace.case_folder(key), workspace.incoming, Case(facts, case.image, label), held)
+        annotates = [c for c in range(1, n + 1) if LABELS[labels](number[case.facts.source], c)]
+        number[case.facts.source] += 1
+        truth = read_truth(folder / "phantoms" / "truth", case.facts)
+        if not arrays.is_case(workspace.case_folder(key)):
+            write_labels(workspace, case, np.where(np.isin(truth, annotates), truth, 0).astype(np.uint8), annotates)
+    (folder / labels / "made.json").write_text("{}", encoding="utf-8")
     return workspace
 
 
-def scores_of(row: Row, steps: int, seed: int, folder: Path, partly: Workspace, complete: Workspace) -> list[Score]:
+def write_labels(workspace: Workspace, case: Case, label: Label, annotates: Sequence[int]) -> None:
+    """Store a case with other labels, which annotate the structures of ``annotates`` (ids)."""
+    names = workspace.anatomy.names
+    held = Foreground.of(label, len(names))
+    facts = case.facts.model_copy(
+        update={
+            "annotation": Annotation.partial(annotates, len(names)).to_json(),
+            "voxels": {name: int(n) for name, n in zip(names, held.counts(), strict=True) if n},
+            "occupied": {names[i - 1]: runs for i, runs in held.occupied(label.shape).items()},
+            "digest": f"truth of {case.facts.digest}, {','.join(map(str, annotates))}",
+        }
+    )
+    arrays.open_source(workspace.source_folder(facts.source), {"source": facts.source})
+    arrays.write_case(workspace.case_folder(facts.key), workspace.incoming, Case(facts, case.image, label), held)
+
+
+def scores_of(row: Row, steps: int, seed: int, folder: Path, workspaces: Workspaces) -> list[Score]:
     """Train a row, unless it is done, and return its scores on the held-out cases: validation and test."""
-    workspace = complete if row.complete else partly
+    workspace, partly = workspaces[row.labels], workspaces["partial"]
     config = make_config("demo", {"steps": int(steps * row.steps_factor), "seed": seed, **row.settings})
     run = train(workspace, config, device="auto").run
     file = run.folder / "truth_scores.json"
@@ -249,6 +273,24 @@ def table(results: dict[str, list[Score]]) -> str:
     return "\n".join(lines)
 
 
+def by_structure(results: dict[str, list[Score]], workspace: Workspace) -> str:
+    """Return, where a structure is not annotated, each training's mean DSC, the rarest annotated structures first."""
+    annotated = Counter(c for facts in workspace.facts() for c in facts.groups.structure_ids)
+    cases, names = len(workspace.case_keys()), list(results)
+    lines = [f"| structure | annotated in | held-out cases without | {' | '.join(names)} |"]
+    lines.append("|---" * (3 + len(names)) + "|")
+    for c in sorted(annotated, key=lambda c: annotated[c]):
+        name = workspace.anatomy.structure(c).name
+        hidden = [
+            [float(s.value or 0.0) for s in scores if s.structure == name and s.modality == "hidden"]
+            for scores in results.values()
+        ]
+        if hidden[0]:
+            means = " | ".join(f"{np.mean(values):.1f}" for values in hidden)
+            lines.append(f"| {name} | {100 * annotated[c] / cases:.0f} % | {len(hidden[0])} | {means} |")
+    return "\n".join(lines)
+
+
 def interval(scores: Sequence[Score]) -> str:
     """Return the mean by subject with its 95 % interval."""
     values = np.array(list(by_subject(scores).values()))
@@ -267,13 +309,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     asked = [name.strip() for name in options.rows.split(";")]
-    partly, complete = prepare(options.folder, options.cases)
+    workspaces = prepare(options.folder, options.cases)
+    partly = workspaces["partial"]
     print(f"{len(partly.case_keys())} cases, {len(held_out(partly))} held out", flush=True)
     results: dict[str, list[Score]] = {}
     for row in ROWS:
         if row.name in asked or asked == ["all"]:
-            results[row.name] = scores_of(row, options.steps, options.seed, options.folder, partly, complete)
+            results[row.name] = scores_of(row, options.steps, options.seed, options.folder, workspaces)
             print(table(results), flush=True)
+    print(by_structure(results, partly), flush=True)
 
 
 if __name__ == "__main__":

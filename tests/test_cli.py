@@ -292,11 +292,16 @@ def test_predict_a_folder_and_what_is_asked_for_beside(line, word_source, tmp_pa
     assert "0 predicted, 2 there already, 1 failed" in out.err
     assert "broken: failed" in out.err
     one = next(scans.glob("word*.nii.gz"))
-    extras = ("--statistics", tmp_path / "s.json", "--uncertainty", tmp_path / "u.nii.gz", "--tta", "--format", "nifti")
+    extras = ("--statistics", tmp_path / "s.json", "--uncertainty", "--tta", "--format", "nifti")
     out = line("predict", one, "-o", tmp_path / "o.nii.gz", "--device", "cpu", *extras)
     assert out.status == 0
     assert "5 forward passes" in out.err
     assert json.loads((tmp_path / "s.json").read_text())["structures"]
+    assert nib.load(tmp_path / "o.uncertainty.nii.gz").shape == nib.load(one).shape
+    again = line("predict", one, "-o", tmp_path / "o.nii.gz", "--device", "cpu", *extras)
+    assert again.status == 0
+    assert "is there already" in " ".join(again.err.split())
+    assert "next:" in again.err
     told = json.loads((tmp_path / "o.manifest.json").read_text())
     (facts,) = told["scans"].values()
     assert (tmp_path / facts["outputs"][0]).is_file()
@@ -375,7 +380,6 @@ def test_predict_by_several_processes(line, word_source, tmp_path):
         (("--overlap", "1"), "overlap"),
         (("--format", "dicm"), "format 'dicm' is not known"),
         (("--statistics", "s.txt"), "json or"),
-        (("--uncertainty", "u.png"), ".nii.gz or"),
         (("--nproc", "2"), "share the scans of a folder"),
         (("--run", "nobody"), "nobody"),
     ],

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from abdoseg.anatomy import Anatomy, Structure
 from abdoseg.ensemble import ensemble_of
 from abdoseg.errors import CaseError, ConfigError, UnknownNameError, WorkspaceError
 from abdoseg.inference import InferenceSettings, sliding_window_logits
@@ -22,7 +23,8 @@ from abdoseg.postprocess import PostSettings
 from abdoseg.scans import find_scans
 from abdoseg.steps.manifest import NAME as MANIFEST
 from abdoseg.steps.manifest import Manifest
-from abdoseg.steps.predict import Extras, predict_file
+from abdoseg.steps.predict import Extras, SegmentationModel, predict_file
+from abdoseg.steps.predict_alone import predict_alone
 from abdoseg.steps.predict_folder import FolderOptions, predict_folder
 from abdoseg.windows import Windows
 from tests.exporters.series import series
@@ -101,6 +103,65 @@ def test_a_scan_that_fails_does_not_stop_the_rest(scans, tmp_path):
     a_scan(scans / "b.nii.gz")
     mended = predict_folder(a_model(), scans, out)
     assert (list(mended.predicted), mended.skipped, mended.failed) == (["b"], ("a", "deep_b"), {})
+
+
+def test_one_scan_is_predicted_once(tmp_path):
+    scan, out = a_scan(tmp_path / "scan.nii.gz"), tmp_path / "o.nii.gz"
+    asked = (FolderOptions(format_="", uncertainty=True), tmp_path / "s.json")
+    first = predict_alone(a_model(), scan, out, *asked)
+    assert first.prediction is not None
+    assert {p.name for p in first.prediction.outputs} == {
+        *("o.nii.gz", "o.labels.json", "o.uncertainty.nii.gz", "s.json")
+    }
+    written = out.stat().st_mtime_ns
+    assert predict_alone(a_model(), scan, out, *asked).prediction is None
+    assert out.stat().st_mtime_ns == written
+    # Another option, other weights, a lost file, another place, other voxels: predicted again.
+    assert predict_alone(a_model(), scan, out, asked[0]).prediction is not None
+    assert predict_alone(a_model(), scan, out, *asked).prediction is not None
+    assert predict_alone(a_model(Nearest((-1000, -90, 60, 300))), scan, out, *asked).prediction is not None
+    (tmp_path / "s.json").unlink()
+    assert predict_alone(a_model(Nearest((-1000, -90, 60, 300))), scan, out, *asked).prediction is not None
+    assert predict_alone(a_model(), scan, tmp_path / "o.nrrd", *asked).prediction is not None
+    assert predict_alone(a_model(), scan, out, *asked).prediction is not None
+    a_scan(scan, 1)
+    assert predict_alone(a_model(), scan, out, *asked).prediction is not None
+    assert predict_alone(a_model(), scan, out, *asked).prediction is None
+
+
+def test_one_scan_as_a_folder_of_masks_is_predicted_once(tmp_path):
+    scan, out = a_scan(tmp_path / "scan.nii.gz"), tmp_path / "masks"
+    masks = FolderOptions(format_="nifti-per-structure")
+    assert predict_alone(a_model(), scan, out, masks).prediction is not None
+    assert predict_alone(a_model(), scan, out, masks).prediction is None
+    (out / "liver.nii.gz").unlink()
+    assert predict_alone(a_model(), scan, out, masks).prediction is not None
+
+
+def test_a_scan_that_is_lost_is_told_though_its_labels_are_there(tmp_path):
+    scan, out = a_scan(tmp_path / "scan.nii.gz"), tmp_path / "o.nii.gz"
+    predict_alone(a_model(), scan, out)
+    scan.unlink()
+    with pytest.raises(CaseError, match=r"scan\.nii\.gz"):
+        predict_alone(a_model(), scan, out)
+
+
+def test_117_structures_are_one_map(tmp_path):
+    """Eight-bit maps hold them; each of 118 intensities has a class of its own."""
+    anatomy = Anatomy(
+        tuple(Structure(f"structure_{i}", f"Structure {i}", f"s{i}", f"#{i:02x}7f00") for i in range(1, 118))
+    )
+    levels = np.linspace(-390, 390, 118)
+    affine = affine_of("LPS", (2, 2, 2))
+    truth = np.random.default_rng(0).integers(0, 118, (5, 5, 5)).repeat(4, 0).repeat(4, 1).repeat(4, 2)
+    scan = saved(tmp_path / "s.nii.gz", levels[truth].round().astype(np.int16), affine)
+    model = SegmentationModel(
+        Nearest(levels.round()), anatomy, spacing_mm=2.0, windows=Windows(), patch_shape=(16, 16, 16), name="many"
+    )
+    report = predict_file(model, scan, tmp_path / "o.nii.gz", modality="ct")
+    np.testing.assert_array_equal(nib.load(tmp_path / "o.nii.gz").dataobj, truth)
+    assert len(report.volume_ml) == 117
+    assert report.volume_ml["structure_117"] == pytest.approx((truth == 117).sum() * 8 / 1000)
 
 
 def test_killed_half_way_keeps_what_is_done(scans, tmp_path):

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from abdoseg.annotation import Annotation
 from abdoseg.errors import CaseError
-from abdoseg.metrics import OverlapCounts, count_overlap, dice, overlap, volume_error_ml
+from abdoseg.metrics import OverlapCounts, count_overlap, dice, overlap, volume_difference_ml, volume_error_ml
 from abdoseg.metrics.overlap import _flat
 
 N = 4
@@ -120,6 +120,30 @@ def test_dice_equals_monai():
     )
     ours = [dice(count_overlap(p, r, ALL_KNOWN)) for p, r in zip(prediction, reference, strict=True)]
     np.testing.assert_allclose(ours, expected.numpy(), atol=1e-6)
+
+
+label_maps = shapes.flatmap(lambda shape: hnp.arrays(np.uint8, (2, *shape), elements=st.integers(0, N)))
+
+
+@given(label_maps)
+def test_dice_volumes_and_counts_equal_medpy(pair):
+    from medpy.metric import binary
+
+    prediction, reference = pair
+    counts = count_overlap(prediction, reference, ALL_KNOWN)
+    volume_ml = counts.reference * 0.004
+    differences = volume_difference_ml(counts, (0.5, 2.0, 4.0))
+    for c, score in enumerate(dice(counts), start=1):
+        p, r = prediction == c, reference == c
+        if not (p.any() or r.any()):
+            assert np.isnan(score)  # there MedPy divides zero by zero, too
+            continue
+        assert score == pytest.approx(binary.dc(p, r), rel=1e-12)
+        if r.any():
+            assert counts.intersection[c - 1] / counts.reference[c - 1] == pytest.approx(binary.recall(p, r))
+            assert differences[c - 1] / volume_ml[c - 1] == pytest.approx(binary.ravd(p, r))
+        if p.any():
+            assert counts.intersection[c - 1] / counts.predicted[c - 1] == pytest.approx(binary.precision(p, r))
 
 
 def _counts(intersection, predicted, reference):

@@ -69,8 +69,9 @@ def predict(
         Path | None, typer.Option(help="Write each structure's volume, intensity and box: .json or .csv.")
     ] = None,
     uncertainty: Annotated[
-        Path | None, typer.Option(help="Write how undecided the network was, 0 to 1: .nii.gz.")
-    ] = None,
+        bool,
+        typer.Option("--uncertainty", help="Write how undecided the network was, 0 to 1, beside the label map, too."),
+    ] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Write a picture beside the label map, too.")] = False,
     largest: Annotated[
         list[str] | None,
@@ -110,7 +111,7 @@ def predict(
     from abdoseg.steps.predict_folder import FolderOptions
 
     many = split is not None or (scan is not None and _is_batch(scan))
-    _check(scan, split, nproc, {"--uncertainty": uncertainty, "--statistics": statistics}, many=many, preview=preview)
+    _check(scan, split, nproc, statistics, many=many, pictures=preview or uncertainty)
     if nproc > 1:
         _several_processes(output, nproc)
         return
@@ -118,17 +119,18 @@ def predict(
     model = _with_settings(_model(workspace, runs, device), tta=tta, overlap=overlap, weights=weights)
     post = _post(model.anatomy, largest, fill_holes, min_ml)
     kept = split_names(structures) or None
-    options = FolderOptions(modality, kept, format_ or ("nifti" if many else ""), post, preview=preview)
+    suffix = format_ or ("nifti" if many else "")
+    options = FolderOptions(modality, kept, suffix, post, uncertainty=uncertainty, preview=preview)
     if split is not None:
         _whole_split(model, workspace, runs[0] if runs else None, split, output, options)
     elif scan is not None and many:
         _whole_folder(model, scan, output, options)
     elif scan is not None:
-        _one_scan(model, scan, output, options, (statistics, uncertainty))
+        _one_scan(model, scan, output, options, statistics)
 
 
 def _check(
-    scan: Path | None, split: str | None, nproc: int, files: dict[str, Path | None], *, many: bool, preview: bool
+    scan: Path | None, split: str | None, nproc: int, statistics: Path | None, *, many: bool, pictures: bool
 ) -> None:
     """Refuse options that do not go together."""
     from abdoseg.errors import ConfigError, unknown_name
@@ -139,17 +141,13 @@ def _check(
         raise unknown_name("--split", split, ["train", "val", "test", "all"])
     if nproc > 1 and not many:
         raise ConfigError(f"--nproc {nproc}: processes share the scans of a folder; {scan} is one scan")
-    if split is not None and (preview or any(files.values())):
+    if split is not None and (pictures or statistics is not None):
         raise ConfigError(
             "--split: predicts from the store, which does not hold the scans themselves; pictures, statistics and "
             "uncertainty need the scan's own file"
         )
-    for option, path in files.items():
-        if many and path is not None:
-            raise ConfigError(
-                f"{option} {path}: {scan} is a folder of scans; statistics are written beside each label map, and "
-                "uncertainty for one scan at a time"
-            )
+    if many and statistics is not None:
+        raise ConfigError(f"--statistics {statistics}: {scan} is a folder of scans; theirs are beside each label map")
 
 
 def _model(workspace: Path, names: list[str] | None, device: str) -> "SegmentationModel":
@@ -178,32 +176,20 @@ def _one_scan(
     scan: Path,
     output: Path,
     options: "FolderOptions",
-    files: tuple[Path | None, Path | None],
+    statistics: Path | None,
 ) -> None:
-    from abdoseg.exporters import EXPORTERS
-    from abdoseg.exporters.parts import stem_of
-    from abdoseg.postprocess import PostSettings
-    from abdoseg.steps import manifest
-    from abdoseg.steps.predict import Extras, predict_file
+    from abdoseg.steps.predict_alone import predict_alone
 
-    statistics, uncertainty = files
-    stem = stem_of(output, tuple(EXPORTERS))
-    picture = output.with_name(f"{stem}.png") if options.preview else None
-    extras = Extras(options.post or PostSettings(), statistics, uncertainty, picture)
     with progress_bar() as progress:
-        report = predict_file(
-            model,
-            scan,
-            output,
-            options.modality,
-            options.structures,
-            progress,
-            format_=options.format_ or None,
-            extras=extras,
+        report = predict_alone(model, scan, output, options, statistics, progress)
+    if report.prediction is None:
+        say(
+            f"{escape(str(output))} is there already, of the same scan by the same weights and options "
+            f"({escape(str(report.manifest))})"
         )
-    header = manifest.header_of(model, options.as_json())
-    path = manifest.write_alone(output.with_name(f"{stem}.{manifest.NAME}"), header, scan, report)
-    _print(report, path)
+        next_step("to predict again, delete it; or open it over the scan in any viewer")
+        return
+    _print(report.prediction, report.manifest)
 
 
 def _with_settings(model: "SegmentationModel", *, tta: bool, overlap: float, weights: str) -> "SegmentationModel":
