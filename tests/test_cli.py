@@ -308,6 +308,17 @@ def test_predict_a_folder_and_what_is_asked_for_beside(line, word_source, tmp_pa
     assert len(told["header"]["weights_sha256"]) == len(facts["sha256"]) == 64
 
 
+def test_predict_explains_its_cost_and_writes_nothing(line, word_source, tmp_path):
+    scan = next(word_source.rglob("imagesTr/word_0001.nii.gz"))
+    out = line("predict", scan, "--explain-cost", "--device", "cpu")
+    assert out.status == 0
+    told = " ".join(out.err.split())
+    assert "16 structures in one pass" in told
+    assert "as published" not in told  # its method has no heads made for a structure
+    assert line("predict", scan, "--device", "cpu").status == 2
+    assert line("predict", "--split", "all", "--explain-cost").status == 2
+
+
 def test_predict_averages_runs_and_paints(line, word_source, tmp_path):
     assert line("train", *TINY, "--seed", 5, "--name", "other").status == 0
     scan = next(word_source.rglob("imagesTr/word_0001.nii.gz"))

@@ -34,18 +34,21 @@ _WINDOWS = "Windows"
 
 
 def predict(
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help="File to write; its suffix says the format. A folder for a folder or a split."
-        ),
-    ],
     scan: Annotated[
         Path | None,
         typer.Argument(
             show_default=False,
             help="A scan: NIfTI, NRRD, MetaImage, the folder of a DICOM series, or one of these as .zip; or a folder "
             "of scans.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            show_default=False,
+            help="File to write; its suffix says the format. A folder for a folder or a split.",
         ),
     ] = None,
     runs: Annotated[
@@ -97,6 +100,10 @@ def predict(
     weights: Annotated[
         str, typer.Option(help="Of a window's voxels: gaussian or constant.", rich_help_panel=_WINDOWS)
     ] = "gaussian",
+    explain: Annotated[
+        bool,
+        typer.Option("--explain-cost", help="Say what windows, time and memory the scan would take; write nothing."),
+    ] = False,
     device: DeviceOption = "auto",
     nproc: Annotated[
         int, typer.Option(min=1, max=1024, help="Processes, one a GPU, that share the scans of a folder.")
@@ -108,10 +115,18 @@ def predict(
     A folder of scans gives a folder of label maps: what is done is skipped, a scan that fails does not stop the rest.
     torchrun and srun may start several processes, too.
     """
+    from abdoseg.errors import ConfigError
     from abdoseg.steps.predict_folder import FolderOptions
 
     many = split is not None or (scan is not None and _is_batch(scan))
     _check(scan, split, nproc, statistics, many=many, pictures=preview or uncertainty)
+    if explain:
+        if scan is None or many:
+            raise ConfigError("--explain-cost: explains the cost of one scan; give its file")
+        _explain(_with_settings(_model(workspace, runs, device), tta=tta, overlap=overlap, weights=weights), scan)
+        return
+    if output is None:
+        raise ConfigError("--output: where should the labels go? Give a file (or a folder for several scans) with -o")
     if nproc > 1:
         _several_processes(output, nproc)
         return
@@ -127,6 +142,22 @@ def predict(
         _whole_folder(model, scan, output, options)
     elif scan is not None:
         _one_scan(model, scan, output, options, statistics)
+
+
+def _explain(model: "SegmentationModel", scan: Path) -> None:
+    from abdoseg.steps.explain_cost import explain_cost
+
+    cost = explain_cost(model, scan)
+    shape = " x ".join(str(n) for n in cost.shape)
+    patch = " x ".join(str(n) for n in model.settings().patch_shape)
+    say(f"{shape} voxels of {model.spacing_mm:g} mm, {cost.windows} forward passes over windows of {patch}")
+    say(f"{len(model.anatomy)} structures in one pass: {cost.window_seconds:.3g} s a window, {cost.seconds:.3g} in all")
+    if cost.window_seconds_per_structure is not None:
+        say(
+            f"as published, a pass for each structure: {cost.window_seconds_per_structure:.3g} s a window, "
+            f"{cost.seconds_per_structure:.3g} in all"
+        )
+    say(f"about {cost.memory_bytes / 1e6:.0f} MB beside scan and network; nothing was predicted")
 
 
 def _check(
