@@ -89,6 +89,34 @@ def test_equals_monai(shape, weights):
     np.testing.assert_allclose(ours, theirs[0].numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("views", [TEST_TIME_VIEWS[:1], TEST_TIME_VIEWS])
+def test_air_is_predicted_once(batch, views):
+    """A wide field of view: most windows hold nothing, and the network sees one of these."""
+    calls = []
+
+    class Counting(nn.Conv3d):
+        def forward(self, x):
+            calls.extend(bool(one.any()) for one in x)
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    network = Counting(1, 4, 3, padding=1).eval()
+    image = np.zeros((60, 52, 70), dtype=np.float32)
+    image[20:31, 22:29, 9:30] = an_image((11, 7, 21))
+    chosen = InferenceSettings((12, 8, 10), batch=batch, views=views)
+    ours = sliding_window_logits(network, image, chosen)
+    assert calls.count(False) == 1
+    assert 0 < calls.count(True) < len(windows_of(image.shape, chosen)) * len(views) / 3
+    everywhere = sliding_window_logits(network, image + np.float32(1e-30), chosen)
+    np.testing.assert_allclose(ours, everywhere, rtol=1e-5, atol=1e-6)
+
+
+def test_a_scan_of_air_alone_is_predicted():
+    scores = sliding_window_logits(Constant(), np.zeros((20, 9, 8), np.float32), InferenceSettings((8, 8, 8), batch=2))
+    np.testing.assert_allclose(scores[2], 3.0, rtol=1e-6)
+
+
 def test_softmax_averages_probabilities():
     torch.manual_seed(0)
     network = nn.Conv3d(1, 3, 3, padding=1)

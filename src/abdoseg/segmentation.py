@@ -130,7 +130,9 @@ def _require_spacing(model: SegmentationModel, case: Case) -> None:
 def memory_bytes(
     model: SegmentationModel, settings: InferenceSettings, shape: tuple[int, int, int], native: tuple[int, ...]
 ) -> int:
-    """Return what a prediction keeps beside the scan and the network: scores that wait, one window's, image, labels.
+    """Return what a prediction keeps beside the scan and the network: scores that wait, windows', image, labels.
+
+    Windows are those of a batch, and one of air alone.
 
     Parameters
     ----------
@@ -141,7 +143,7 @@ def memory_bytes(
     """
     grid = WindowGrid.over(shape, settings)
     classes = 1 + len(model.anatomy)
-    window = settings.batch * math.prod(settings.patch_shape) * classes
+    window = (settings.batch + 1) * math.prod(settings.patch_shape) * classes
     return 4 * (open_voxels(grid) * (classes + 1) + window + math.prod(grid.shape)) + math.prod(native)
 
 

@@ -128,6 +128,7 @@ def _boxes(
     """Run all windows and give out the weighted means, box by box."""
     grid = WindowGrid.over(volume.shape, settings)
     stitcher = Stitcher(grid, volume.device, reach_of(settings.views, settings.patch_shape))
+    scorer = _Scorer(network, settings.average)
     weights = {view: _weights(view, settings, volume.device) for view in settings.views}
     done = 0
     for column in grid.columns():
@@ -135,7 +136,7 @@ def _boxes(
         for first in range(0, len(windows), settings.batch):
             some = windows[first : first + settings.batch]
             for view in settings.views:
-                _look(network, volume, some, settings, (view, weights[view], stitcher))
+                _look(scorer, volume, some, settings, (view, weights[view], stitcher))
             for _ in some:
                 done += 1
                 if on_window:
@@ -146,7 +147,7 @@ def _boxes(
 # Not around the whole loop: whoever takes the boxes would compute in inference mode between them.
 @torch.inference_mode()
 def _look(
-    network: nn.Module,
+    scorer: "_Scorer",
     volume: Tensor,
     windows: list[Window],
     settings: InferenceSettings,
@@ -156,7 +157,7 @@ def _look(
     view, weights, stitcher = to
     regions = [region_of(window, view, tuple(volume.shape)) for window in windows]
     patches = torch.stack([cut(volume, region, settings.patch_shape) for region in regions])[:, None]
-    for region, scores in zip(regions, _scores(network, patches, settings.average), strict=True):
+    for region, scores in zip(regions, scorer.of(patches), strict=True):
         stitcher.add(region.box, put_back(scores, region), weights[within(region)])
 
 
@@ -164,6 +165,32 @@ def _weights(view: View, settings: InferenceSettings, device: torch.device) -> T
     x, y, z = (seen(p, view.scale) for p in settings.patch_shape)
     weights: Tensor = compute_importance_map((x, y, z), mode=settings.weights, device=device)
     return weights
+
+
+class _Scorer:
+    """Scores of patches. Patches of nothing but 0 (air, beyond the body) all have the same: they are computed once.
+
+    Parameters
+    ----------
+    network, average
+        As in :func:`sliding_window_boxes`.
+    """
+
+    def __init__(self, network: nn.Module, average: str) -> None:
+        self._network, self._average = network, average
+        self._of_nothing: Tensor | None = None
+
+    def of(self, patches: Tensor) -> list[Tensor]:
+        """Return the scores ``(C, X, Y, Z)`` of each of ``(B, 1, X, Y, Z)``."""
+        holds = [bool(patch.any()) for patch in patches]
+        if not any(holds) and self._of_nothing is not None:
+            return [self._of_nothing] * len(patches)
+        if all(holds):
+            return list(_scores(self._network, patches, self._average))
+        if self._of_nothing is None:
+            self._of_nothing = _scores(self._network, torch.zeros_like(patches[:1]), self._average)[0]
+        others = iter(_scores(self._network, patches[holds], self._average) if any(holds) else ())
+        return [next(others) if held else self._of_nothing for held in holds]
 
 
 def _scores(network: nn.Module, patches: Tensor, average: str) -> Tensor:
