@@ -1,7 +1,7 @@
-"""Dice of 16 structures on a 512 x 512 x 200 pair: ours, a numpy loop and SimpleITK, in turn.
+"""Dice of 16 structures on a 512 x 512 x 200 pair: ours, a numpy loop and SimpleITK, in turn; MONAI's metric once.
 
 Prints one line of JSON: median seconds of each, and how many times faster ours is. Run it from the checkout:
-``python benchmarks/dice.py [--repeats N]``.
+``python benchmarks/dice.py [--repeats N] [--no-monai]``.
 """
 
 import argparse
@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 import SimpleITK as sitk
+import torch
+from monai.metrics import DiceMetric
 from numpy.typing import NDArray
 
 from abdoseg.annotation import Annotation
@@ -55,10 +57,17 @@ def simpleitk(prediction: sitk.Image, reference: sitk.Image) -> NDArray[np.float
     return np.array([measures.GetDiceCoefficient(c) for c in range(1, N + 1)])
 
 
+def monai(prediction: NDArray[np.uint8], reference: NDArray[np.uint8]) -> NDArray[np.float64]:
+    metric = DiceMetric(include_background=False, reduction="none", num_classes=N + 1)
+    pair = (torch.from_numpy(label)[None, None] for label in (prediction, reference))
+    return metric(*pair)[0].double().numpy()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--monai", action=argparse.BooleanOptionalAction, default=True, help="the slow peer")
+    arguments = parser.parse_args()
     prediction, reference = organs(1), organs(2)
     images = sitk.GetImageFromArray(prediction), sitk.GetImageFromArray(reference)
     ways: dict[str, Callable[[], NDArray[np.float64]]] = {
@@ -70,13 +79,18 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for name, way in ways.items():  # also warms up: the first call of ours compiles
         np.testing.assert_allclose(way(), expected, rtol=1e-12, err_msg=name)
-    for _ in range(repeats):
+    for _ in range(arguments.repeats):
         for name, way in ways.items():
             start = time.perf_counter()
             way()
             seconds[name].append(time.perf_counter() - start)
+    if arguments.monai:
+        start = time.perf_counter()
+        found = monai(prediction, reference)
+        seconds["monai"] = [time.perf_counter() - start]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg="monai")  # float32
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    faster = {name: round(median[name] / median["ours"], 1) for name in ways if name != "ours"}
+    faster = {name: round(median[name] / median["ours"], 1) for name in median if name != "ours"}
     labelled = round(float(np.count_nonzero(reference)) / reference.size, 3)
     print(json.dumps({"seconds": median, "times_faster_than": faster, "labelled_fraction": labelled}))
 

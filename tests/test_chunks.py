@@ -343,7 +343,7 @@ def test_damage_that_zarr_finds(folder):
 
 
 def test_no_case_and_other_versions_are_told(folder):
-    with pytest.raises(WorkspaceError, match="ingest it again"):
+    with pytest.raises(WorkspaceError, match="ingest the case again"):
         open_case(folder.parent / "two")
     described = json.loads((folder / "zarr.json").read_text())
     described["attributes"]["abdoseg_format"] = 99

@@ -77,6 +77,7 @@ def test_batches_are_those_of_the_stream(name, n_cases):
         found = patches.batch(range(first, first + 4))
         expected = collate([stream.example(t) for t in range(first, first + 4)])
         assert found.cases == expected.cases
+        assert found.structures == expected.structures
         assert np.array_equal(found.annotated.numpy(), expected.annotated)
         for field in ("label", "group"):
             assert np.array_equal(getattr(found, field).numpy(), getattr(expected, field))

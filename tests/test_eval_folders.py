@@ -101,6 +101,55 @@ def test_comparison_of_runs(abdoseg, word_source):
     assert compared["all",]["n"] == 4
 
 
+@pytest.mark.parametrize("lacking", "pqr")
+def test_comparison_keeps_its_order_where_the_first_case_lacks_a_structure(abdoseg, folders, tmp_path, lacking):
+    write_nifti(tmp_path / lacking / "0.nii.gz", organs() * (organs() == LIVER), AFFINE)
+    both = (*folders, "--pred-b", tmp_path / "q", "--metrics", "hd95,dsc")
+    rows = rows_of(abdoseg("eval", *both, "--format", "json"), "metric", "structure")
+    assert list(rows) == [(m, s) for m in ("hd95", "dsc") for s in ("spleen", "liver", "all")]
+    assert rows["hd95", "spleen"]["n"] == 6
+    alone = rows_of(abdoseg("eval", *folders, "--metrics", "hd95,dsc", "--format", "json"), "metric", "structure")
+    assert list(alone) == [(m, s) for m in ("hd95", "dsc") for s in ("spleen", "liver", "average")]
+
+
+def test_missing_predictions_name_the_option_as_typed(abdoseg, folders, tmp_path):
+    (tmp_path / "p" / "0.nii.gz").unlink()
+    refused = abdoseg("eval", *folders)
+    assert refused.status == 2
+    options = re.findall(r"--missing \w+", refused.err)
+    assert options == ["--missing zero", "--missing skip"]
+    n = {}
+    for option in options:
+        found = abdoseg("eval", *folders, *option.split(), "--format", "json")
+        n[option] = rows_of(found, "structure")["liver",]["n"]
+    assert n == {"--missing zero": 7, "--missing skip": 6}
+
+
+def test_latex_names_the_folder_and_is_laid_out_as_in_the_paper(abdoseg, folders, tmp_path):
+    (tmp_path / "p").rename(tmp_path / "my_model")
+    folders = ("--pred", tmp_path / "my_model", *folders[2:])
+    lines = abdoseg("eval", *folders, "--format", "latex").out.splitlines()
+    assert lines[3:] == [
+        r"Method & Metric & Sp & L & Average \\",
+        r"\midrule",
+        r"my\_model & dsc (\%) & 100.0 & 83.3 & 91.7 \\",
+        r" &  & $\pm$0.0 & $\pm$0.0 & $\pm$0.0 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    by_dataset = abdoseg("eval", *folders, "--format", "latex", "--by", "dataset", "--metrics", "dsc,hd95").out
+    assert r"Method & Metric & r & Overall \\" in by_dataset
+    assert r" & hd95 (mm) & 0.5 & 0.5 \\" in by_dataset
+    one = ("--pred", tmp_path / "my_model" / "0.nii.gz", "--ref", tmp_path / "r" / "0.nii.gz")
+    assert r"0 & dsc (\%) &" in abdoseg("eval", *one, "--format", "latex").out
+
+
+def test_averages_tell_their_cases(abdoseg, folders):
+    average = rows_of(abdoseg("eval", *folders, "--format", "json"), "structure")["average",]
+    assert (average["n"], average["cases"]) == (2, 7)
+    assert re.search(r"average .* 2 \(7\)", abdoseg("eval", *folders).out)
+
+
 def test_other_grids_are_refused_or_resampled(abdoseg, folders, tmp_path):
     coarse = np.zeros((18, 8, 6), np.uint8)  # another origin, spacing and extent; each voxel holds whole ones
     fine = np.zeros((18, 16, 12), np.uint8)

@@ -160,6 +160,31 @@ def test_damaged_facts_are_told_with_their_case(workspace, attributes, reason):
     with pytest.raises(WorkspaceError) as caught:
         workspace.read_facts("word/word_0003")
     assert str(caught.value).startswith(f"{folder}: not a stored case (")
-    assert str(caught.value).endswith("; ingest it again")
+    assert str(caught.value).endswith("; ingest the case again with --replace")
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["bytes", "cut", "description"])
+def test_damaged_voxels_are_told_wherever_a_whole_case_is_read(workspace, damage):
+    folder = workspace.case_folder("word/word_0003") / "label"
+    if damage == "description":
+        (folder / "zarr.json").write_text("{}")
+    else:
+        (shard,) = [path for path in (folder / "c").rglob("*") if path.is_file()]
+        whole = shard.read_bytes()
+        shard.write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"\xff" * 400 + whole[400:])
+    with pytest.raises(WorkspaceError) as caught:
+        workspace.read_case("word/word_0003")
+    assert "--replace" in str(caught.value)
+    assert str(folder.parent) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_case_that_cannot_be_taken_away_is_told(workspace, monkeypatch):
+    def refuse(self, target):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(type(workspace.path), "rename", refuse)
+    with pytest.raises(WorkspaceError, match="cannot be removed"):
+        workspace.remove("word", "word_0003")

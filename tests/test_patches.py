@@ -479,7 +479,9 @@ def test_a_flip_along_x_swaps_sides():
         assert np.array_equal(b.group[1:] >= 0, inside)
         rows = a.annotated[a.group[:0:-1][inside]]
         assert np.array_equal(b.annotated[b.group[1:][inside]], rows[:, swap[1:] - 1])
-        assert b.label[tuple(n // 2 for n in PATCH)] == swap[b.structure]
+        assert b.label[tuple(n // 2 for n in PATCH)] == swap[b.structure] == b.shown
+        assert a.shown == a.structure
+        assert collate([a, b]).structures == (a.structure, b.shown)
 
 
 @pytest.mark.parametrize("axis", [1, 2])

@@ -58,10 +58,12 @@ def test_what_a_view_hides_or_a_method_leaves_out_is_in_the_plan(workspace, tmp_
     ingest(workspace, load_card("word"), tmp_path / "none")
     changes = TINY | {"method": "dodnet", "annotated_from": annotated_from}
     told = plan_training(workspace, plan_run(workspace, make_config("small", changes))[0])["warnings"]
-    left_out = [line for line in told if "cases annotate nothing" in line]
-    assert left_out == (
-        ["1 training cases annotate nothing; dodnet cannot learn from them"] if annotated_from == "labels" else []
-    )
+    assert [line for line in told if "left out" in line] == [
+        "1 training case holds no annotated structure and is left out: dodnet cannot learn from it"
+    ]
+    others = make_config("small", changes | {"method": "sigmoid"})
+    told = plan_training(workspace, plan_run(workspace, others)[0])["warnings"]
+    assert not [line for line in told if "left out" in line]
 
 
 def test_the_dry_run_says_the_run_and_how_to_train_it(workspace, abdoseg):
@@ -155,6 +157,12 @@ REFUSED = [
     ["sample", "--sampler", "nope"],
     ["sample", "--run", "nope"],
     ["sparsify", "--view", "nope"],
+    ["predict", "nope.nii.gz", "-o", "o.nii.gz"],
+    ["predict", "workspace/abdoseg.toml", "-o", "o.nii.gz", "--run", "nope"],
+    ["predict", "workspace", "-o", "out", "--format", "nope"],
+    ["predict", "workspace", "-o", "out", "--modality", "pet"],
+    ["predict", "workspace", "-o", "one.nii.gz"],
+    ["predict", "workspace"],
 ]
 
 

@@ -17,8 +17,8 @@ from hypothesis.extra import numpy as arrays
 from abdoseg.anatomy import ABDOMEN
 from abdoseg.cards import load_card
 from abdoseg.config import make_config
-from abdoseg.metrics import summarise
-from abdoseg.report import Section, ShownCase, render
+from abdoseg.metrics import Outcome, Score, summarise
+from abdoseg.report import Section, ShownCase, left_out, render
 from abdoseg.report.charts import box_plots, line_chart
 from abdoseg.report.ticks import ticks
 from abdoseg.runs import load_run, start_run
@@ -101,6 +101,28 @@ def test_every_part_is_there(page):
     assert [s["colour"] for s in data["structures"]] == [s.colour for s in ABDOMEN.structures]
 
 
+def a_score(metric, outcome):
+    return Score("liver", metric, 1.0 if outcome is Outcome.SCORED else None, outcome, "d", "d/c")
+
+
+def test_what_is_left_out_is_counted_by_reason():
+    shared = [Outcome.SCORED, Outcome.NOT_ANNOTATED, Outcome.NOT_ANNOTATED, Outcome.ABSENT]
+    scores = [a_score("dsc", outcome) for outcome in (*shared, Outcome.SCORED, Outcome.SCORED)]
+    scores += [a_score("hd95", outcome) for outcome in (*shared, Outcome.KNOWN_IN_PART, Outcome.NOT_PREDICTED)]
+    whole, known, predicted = left_out(scores)
+    assert whole == "Left out: 2 not annotated, 1 absent from the reference (structures, summed over cases)."
+    assert known.startswith("HD95: 1 structure (summed over cases) left out: their references are known in part")
+    assert predicted.startswith("HD95: 1 structure (summed over cases) left out: they were not predicted")
+    assert left_out([a_score("dsc", Outcome.SCORED)]) == []
+
+
+def test_the_page_says_what_is_left_out(page, workspace):
+    scores = evaluate_run(workspace, load_run(workspace), device="cpu").scores
+    missing = sum(score.outcome is Outcome.NOT_ANNOTATED for score in scores)
+    assert missing > 0  # WORD draws no aorta
+    assert f"Left out: {missing} not annotated" in page
+
+
 def test_a_run_without_weights_is_shown_as_far_as_it_came(workspace):
     run, _ = start_run(workspace, make_config("small", {**TINY, "seed": 9}), "later")
     found = report_run(workspace, run, device="cpu")
@@ -151,6 +173,14 @@ def test_boxes_are_quartiles():
     assert left + width == pytest.approx(points[3], abs=0.11)
     titles = [e.text for e in ET.fromstring(svg).iter("title")]
     assert titles[-1] == "c90.0: 90.0"
+
+
+def test_long_titles_are_squeezed_into_their_place():
+    svg = box_plots({"x" * 60: ("#123456", [("c", 1.0)])}, label="x", unit="y")
+    (title,) = [e for e in ET.fromstring(svg).iter("text") if e.text.startswith("xxx")]
+    assert float(title.get("textLength")) <= float(title.get("x"))
+    short = box_plots({"liver": ("#123456", [("c", 1.0)])}, label="x", unit="y")
+    assert "textLength" not in short
 
 
 def test_curves_go_through_their_points():
@@ -237,6 +267,115 @@ def test_in_a_browser(page, page_of, tmp_path, width):  # noqa: F811
     up = view.inner_text(first)
     view.click("table.sortable th:first-child button")
     assert view.inner_text(first) != up
+
+
+@pytest.fixture
+def charted(page_of, tmp_path):  # noqa: F811
+    """A function that opens a page with charts of some width: a curve of one point, one of many, box plots."""
+    many = [(10 * i, 1 / (i + 1)) for i in range(100)]
+    charts = {
+        "one": line_chart({"validation": [(40, 2.35)]}, label="one", smooth=False),
+        "many": line_chart({"loss": many, "every other": many[::2]}, label="many"),
+        "boxes": box_plots(
+            {
+                "liver": ("#123456", [("d/a", 90.0), ("d/b", 70.0), ("d/c", 80.0)]),
+                "spleen": ("#654321", [("d/a", 20.0), ("d/c", 79.0)]),
+            },
+            label="boxes",
+            unit="DSC",
+            most=100.0,
+        ),
+    }
+    tables = {f"table {i}": (("case",), [[f"row {j}"] for j in range(30)]) for i in range(3)}
+    sections = [Section("curves", "Curves", charts=charts), Section("end", "The end", tables=tables)]
+
+    def opened(width):
+        (tmp_path / "r.html").write_text(render("r", {}, sections, [], ABDOMEN), encoding="utf-8")
+        view = page_of(width)
+        view.goto((tmp_path / "r.html").as_uri())
+        return view
+
+    return opened
+
+
+def readout(view, label):
+    """Return what is read under a chart, and what a screen reader says of it."""
+    chart = view.locator(f"svg[aria-label={label}]")
+    text = chart.evaluate("chart => chart.nextElementSibling.textContent").strip()
+    assert chart.get_attribute("aria-valuetext").strip() == text
+    assert chart.get_attribute("role") == "slider"
+    return text
+
+
+def test_curves_are_read_by_pointer_at_real_points(charted):
+    view = charted(1280)
+    assert readout(view, "one") == "step 40 validation 2.35"
+    box = view.locator("svg[aria-label=one]").bounding_box()
+    view.mouse.move(box["x"] + box["width"] - 5, box["y"] + 20)
+    assert readout(view, "one") == "step 40 validation 2.35"
+    box = view.locator("svg[aria-label=many]").bounding_box()
+    for share in (0.3, 0.52, 0.77):
+        view.mouse.move(box["x"] + share * box["width"], box["y"] + 20)
+        step = int(readout(view, "many").split()[1])
+        assert step % 10 == 0
+        assert 0 < step < 990
+        assert f"loss {1 / (step / 10 + 1):.4g} " in readout(view, "many")
+
+
+def test_curves_are_read_by_keyboard(charted):
+    view = charted(1280)
+    view.locator("svg[aria-label=one]").focus()
+    view.keyboard.press("Tab")
+    assert view.evaluate("document.activeElement.getAttribute('aria-label')") == "many"
+    # A curve without a point at that step says which step its own is of.
+    assert readout(view, "many") == "step 990 loss 0.01 every other 0.0101 (step 980)"
+    view.keyboard.press("ArrowLeft")
+    assert readout(view, "many") == "step 980 loss 0.0101 every other 0.0101"
+    view.keyboard.press("Home")
+    assert readout(view, "many").startswith("step 0 loss 1 ")
+    view.keyboard.press("ArrowLeft")
+    assert readout(view, "many").startswith("step 0 ")
+    view.keyboard.press("PageUp")
+    assert readout(view, "many").startswith("step 100 ")
+
+
+def test_box_plots_say_their_cases_by_keyboard_and_pointer(charted):
+    view = charted(1280)
+    view.locator("svg[aria-label=boxes]").focus()
+    assert readout(view, "boxes") == "liver, d/b: 70.0"  # the lowest of the first row
+    found = []
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp", "End"):
+        view.keyboard.press(key)
+        found.append(readout(view, "boxes"))
+    expected = ["liver, d/c: 80.0", "spleen, d/c: 79.0", "spleen, d/a: 20.0", "liver, d/b: 70.0", "spleen, d/c: 79.0"]
+    assert found == expected
+    ring = view.locator("svg[aria-label=boxes] .read")
+    assert ring.is_visible()
+    for point in view.locator("svg[aria-label=boxes] .point").all():
+        box = point.bounding_box()
+        view.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        assert readout(view, "boxes").endswith(point.text_content())
+    view.mouse.move(1, 1)
+    view.locator("svg[aria-label=one]").focus()
+    assert not ring.is_visible()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_sections_stay_in_view_and_text_can_be_read(charted, width):
+    view = charted(width)
+    smallest = view.evaluate(
+        """() => Math.min(...[...document.querySelectorAll('svg text')].map(text => parseFloat(
+        getComputedStyle(text).fontSize) * text.getScreenCTM().a))"""
+    )
+    assert smallest >= 10
+    assert view.evaluate("document.documentElement.scrollWidth") <= width
+    view.evaluate("scrollTo(0, document.body.scrollHeight)")
+    bar = view.locator("nav").bounding_box()
+    assert bar["y"] == 0
+    assert bar["height"] < 100
+    view.click("nav a[href='#curves']")
+    heading = view.locator("#curves-title").bounding_box()
+    assert heading["y"] >= bar["height"]  # not under the bar
 
 
 def test_the_patients_right_is_on_the_left(page_of, tmp_path):  # noqa: F811

@@ -300,6 +300,15 @@ def test_the_command_prints_the_table(line, tmp_path, workspace):
     printed = line("reproduce", written(tmp_path), "--json", *SMALL)
     assert json.loads(printed.out)["table"] == "samplers"
     assert "training:" not in printed.err
+    files = {path.suffix: path.read_text(encoding="utf-8") for path in workspace.path.glob("reproduce/*/*/table.*")}
+    for format_, suffix in (("json", ".json"), ("csv", ".csv"), ("markdown", ".md")):
+        assert line("reproduce", written(tmp_path), "--format", format_, *SMALL).out == files[suffix]
+    latex = line("reproduce", written(tmp_path), "--format", "latex", *SMALL).out.splitlines()
+    assert latex[0] == "% Two samplers"
+    assert r"Sampler &  & DSC [\%] \\" in latex
+    assert r"CMD & paper & 88.7$\pm$7.0 \\" in latex
+    here = json.loads(files[".json"])["cells"][0]["here"]
+    assert rf" & here & {here['mean']:.1f}$\pm${here['std']:.1f} \\" in latex
 
 
 def test_a_left_out_row_is_status_one(line, tmp_path):
@@ -334,6 +343,9 @@ def test_the_list_says_what_is_missing(line, tmp_path):
         (["table-3", "--seeds", "1,1"], "expected different numbers"),
         (["table-3", "--network", "unet"], "network 'unet' is not known"),
         (["table-3", "--preset", "big"], "preset 'big' is not known"),
+        (["table-3", "--format", "latx"], "format 'latx' is not known. Did you mean latex"),
+        (["--list", "--format", "csv"], "format of --list 'csv' is not known"),
+        (["table-3", "--format", "csv", "--json"], "--json: found --format csv too, expected one of them"),
         (["table-3", "--set", "sampler=mdc"], "--set sampler: is given by the experiment"),
         (["table-3", "--set", "precision=int1", "--sources-at-hand"], "configuration: precision"),
         (["table-3", "--rows", "cdm", "--sources-at-hand"], "row of table-3 'cdm' is not known"),
@@ -376,3 +388,57 @@ def test_it_is_not_started_as_several_processes(line, monkeypatch):
     done = line("reproduce", "table-3")
     assert done.status == 2
     assert "use --nproc" in done.err
+
+
+# -- what a row asks of the machine ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Let the machine have so many bytes free."""
+    return lambda size: monkeypatch.setattr("abdoseg.engine.memory.free_memory", lambda device: size)
+
+
+TWO_SIZES = STUDY.replace('sampler = "random"', "patch = [64, 64, 64]")
+
+
+def test_a_row_without_enough_memory_is_left_out_or_refused_before_anything_is_made(workspace, tmp_path, free):
+    study = load_study(written(tmp_path, TWO_SIZES))
+    free(2**26)
+    made = reproduce(workspace, study, OPTIONS, device="cpu")
+    (reason,) = made.incomplete.values()
+    assert reason.startswith("memory: unet_small with 1 patch of 64x64x64 at once takes at least 0.1 GiB, and cpu has")
+    assert f"Random: no number: {reason}" in made.page.notes
+    assert [run.config.patch for run in list_runs(workspace)] == [(16, 16, 16)]
+    assert [view.name for view in workspace.views()] == []
+    with pytest.raises(ConfigError, match="samplers: cannot be run here; Random: memory: unet_small"):
+        reproduce(workspace, study, OPTIONS, rows=["random"], device="cpu", trainer=never)
+    assert reproduce(workspace, study, OPTIONS, device="cpu", ignore_memory=True).incomplete == {}
+    free(2**20)  # what is finished needs no memory
+    assert reproduce(workspace, study, OPTIONS, device="cpu", trainer=never).incomplete == {}
+
+
+def test_the_papers_row_is_not_started_on_a_small_machine(line, free, workspace):
+    free(20 * 2**30)
+    done = line("reproduce", "table-1", "--rows", "DoDNet 3D TransUNet", "--sources-at-hand", "--device", "cpu")
+    assert done.status == 2
+    assert len(done.err.strip().splitlines()) == 1
+    assert "transunet3d with 8 patches of 112x112x112 at once takes at least" in done.err
+    assert "nevertheless by --ignore-memory" in done.err
+    assert not list(workspace.path.glob("runs/*")) + list(workspace.path.glob("reproduce"))
+
+
+def test_a_long_training_on_a_cpu_is_announced(workspace, study):
+    heard = Heard()
+    long = Options(scale=1500.0, preset="small", settings=TINY)
+
+    def stops(config: TrainConfig) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        reproduce(workspace, study, long, device="cpu", trainer=stops, progress=heard)
+    (told,) = [text for text in heard.lines if text.startswith("on a CPU")]
+    assert "900,000 steps of 1 patch of 16x16x16 are 12 times the voxels of --preset small; that preset" in told
+    heard.lines.clear()
+    reproduce(workspace, study, OPTIONS, device="cpu", progress=heard)
+    assert not any(text.startswith("on a CPU") for text in heard.lines)

@@ -9,7 +9,7 @@ from abdoseg.annotation import AXES, Annotation
 from abdoseg.cards import load_card
 from abdoseg.errors import ConfigError, UnknownNameError
 from abdoseg.steps.ingest import ingest
-from abdoseg.steps.sparsify import sparsify
+from abdoseg.steps.sparsify import default_name, sparsify
 from abdoseg.steps.status import status
 from abdoseg.store import Workspace, lacks_occupied, occupied_slices, shown_annotation
 from abdoseg.views import View
@@ -263,8 +263,44 @@ def test_names_tell_views_apart(workspace):
 def test_a_name_stands_for_one_view(workspace):
     sparsify(workspace, ["axial"], 0.2, name="mine")
     sparsify(workspace, ["axial"], 0.2, name="mine")  # the same again is no conflict
-    with pytest.raises(ConfigError, match="view mine: exists with other settings"):
-        sparsify(workspace, ["axial"], 0.3, name="mine")
+    with pytest.raises(ConfigError) as caught:
+        sparsify(workspace, ["axial"], 0.3, structures=["spleen", "liver"], sources=["word"], seed=1, name="mine")
+    assert str(caught.value) == (
+        "view mine: exists with other settings (frac: found 0.3, the view has 0.2; random seed: found 1, the view has "
+        "none; structures: found spleen, liver, the view has all; and 1 more); choose another --name"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fraction", "name"),
+    [(0.2, "axial-20"), (0.125, "axial-12.5"), (0.001, "axial-0.1"), (1e-9, "axial-0.0000001"), (1.0, "axial-100")],
+)
+def test_names_of_fractions(fraction, name):
+    view = View(name="v", axes=("axial",), fraction=fraction)
+    assert default_name(view, ()) == name
+    assert View(**{**view.model_dump(), "name": name}).fraction == fraction
+
+
+def test_a_view_by_name_becomes_active_again(line):
+    made = line("sparsify", "--view", "axial", "--frac", 0.3, "--name", "mine", "-w", "workspace")
+    line("sparsify", "--view", "coronal")
+    told = line("sparsify", "--view", "mine", "-w", "workspace")
+    assert (told.status, told.out) == (0, made.out)
+    assert told.err == "next: abdoseg train --workspace workspace\n"
+    assert json.loads(line("status", "--json").out)["active_view"] == "mine"
+    told = line("sparsify", "--view", "full")
+    assert (told.out, told.err) == ("active view: full, all labels\n", "next: abdoseg train\n")
+
+
+def test_a_view_by_name_takes_no_options(line):
+    line("sparsify", "--view", "axial", "--name", "mine")
+    line("sparsify", "--view", "full")
+    for options in (("--frac", 0.2), ("--sources", "word"), ("--view", "axial"), ("--name", "other"), ("--native",)):
+        told = line("sparsify", "--view", "mine", *options)
+        assert told.status == 2
+        assert "--view mine: is there already, and becomes the active one; it goes with no other" in told.err
+    assert "Did you mean mine" in line("sparsify", "--view", "mien").err
+    assert json.loads(line("status", "--json").out)["active_view"] == "full"
 
 
 def test_no_voxel_is_copied(workspace):
@@ -295,6 +331,7 @@ def test_unknown_names(workspace):
         ({"every": 5, "seed": 0}, "contradict"),
         ({"view": []}, "^--view: found none, expected some of sagittal, coronal, axial"),
         ({"name": "full"}, "^--name: found full, 'full' stands for all labels"),
+        ({"name": "coronal"}, "^--name: found coronal, which is a direction; choose another name$"),
         ({"name": "a/b"}, "^--name: found a/b, expected letters, digits"),
     ],
 )
@@ -385,6 +422,10 @@ def test_hidden_structures_are_told_before_training(line):
         (("--view", "full,axial"), "--view full: shows all labels"),
         (("--view", "full", "--native"), "--view full: shows all labels"),
         (("--view", ","), "--view: found none"),
+        (("--view", "axial", "--structures", ""), "--structures: found none, expected names as a,b; leave it out"),
+        (("--view", "axial", "--sources", ","), "--sources: found none, expected names as a,b; leave it out"),
+        (("--view", "axial", "--name", "axial"), "--name: found axial, which is a direction"),
+        (("--view", "axial", "--name", "n" * 300), "File name too long"),
     ],
 )
 def test_bad_options_are_one_line(line, options, reason):

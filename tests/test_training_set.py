@@ -16,6 +16,7 @@ from abdoseg.steps.sample import sample
 from abdoseg.steps.sparsify import sparsify
 from abdoseg.store import Settings, Workspace
 from abdoseg.training_set import open_sampler, open_stream, training_cases
+from tests.conftest import LPS, word_case, write_nifti
 
 TINY = {"patch": (16, 16, 16), "batch": 2}
 
@@ -105,6 +106,40 @@ def test_annotated_from_labels_sees_nothing_that_a_view_hides(workspace):
         by_source.setdefault(facts.source, set()).update(seen)
     assert hidden > 0
     assert {s: {run.anatomy.id_of(n) for n in names} for s, names in run.data.annotates.items()} == by_source
+
+
+@pytest.mark.parametrize("annotated_from", ["card", "labels"])
+def test_dynamic_heads_leave_out_what_holds_nothing(workspace, tmp_path, annotated_from):
+    """Such as a scan of legs, whose annotators looked for all structures: as the paper did with TotalSegmentator's."""
+    for number in (8, 9):
+        word_case(tmp_path / "legs", number)
+        label = tmp_path / "legs" / "labelsTr" / f"word_{number:04}.nii.gz"
+        write_nifti(label, np.zeros((30, 28, 20), dtype=np.uint8), LPS)
+    ingest(workspace, load_card("word"), tmp_path / "legs")
+    all_cases = set(planned(workspace).data.keys("train"))
+    legs = {"word/word_0008", "word/word_0009"} & all_cases
+    assert legs
+    for method, expected in (("sigmoid", all_cases), ("dodnet", all_cases - legs), ("clip_driven", all_cases - legs)):
+        run = planned(workspace, method=method, annotated_from=annotated_from)
+        assert {facts.key for facts, _ in training_cases(workspace, run)} == expected
+        assert set(open_sampler(workspace, run).candidates.keys) == expected
+        assert {open_stream(workspace, run).case_of(t) for t in range(200)} <= expected
+
+
+def test_dynamic_heads_leave_out_what_a_view_hides(workspace):
+    """The only slice that stays annotated holds no structure: what the others hold, nothing may see."""
+    view = sparsify(workspace, ["axial"], 0.01, name="one").view
+    run = planned(workspace, view=view.name, method="dodnet")
+    taken = {facts.key for facts, _ in training_cases(workspace, run)}
+    held = set()
+    for facts, annotation in training_cases(workspace, planned(workspace, view=view.name)):
+        label = workspace.read_case(facts.key).label
+        (groups,) = annotation.slices.values()
+        kept = label[:, :, annotation.rows[groups].any(axis=1)]
+        if set(np.unique(kept).tolist()) & set(annotation.structure_ids):
+            held.add(facts.key)
+    assert taken == held
+    assert taken == set(open_sampler(workspace, run).candidates.keys)
 
 
 def test_a_weight_of_an_unknown_structure_proposes_a_near_one(workspace):

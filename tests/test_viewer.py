@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import tomllib
+import zipfile
 from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
@@ -166,8 +167,116 @@ def test_values_that_are_no_structures_are_shown_by_number():
     told = {one["id"]: one for one in sparse_scene(reference=label, annotation=None).facts()["structures"]}
     assert told[40]["title"] == "value 40, no structure's"
     assert "255" in told[255]["title"]
-    assert told[6]["annotated"] == "not said by the file"
+    assert {one["annotated"] for one in told.values()} == {""}  # the file does not say: noted once, not per structure
     assert len({one["colour"] for one in told.values()}) == len(told)
+
+
+# -- what values mean --------------------------------------------------------------------------------------------------
+
+
+def label_file(path, values, legend=None):
+    """Write a label map of 12 x 10 x 8 voxels, a slice of x for each value, and a side file with these names."""
+    label = np.zeros((12, 10, 8), np.uint8)
+    for x, value in enumerate(values):
+        label[x] = value
+    if legend is not None:
+        rows = [{"id": i, "name": name} for i, name in legend.items()]
+        path.with_name(path.name.removesuffix(".nii.gz") + ".labels.json").write_text(json.dumps({"structures": rows}))
+    return write_nifti(path, label, OBLIQUE)
+
+
+def names_at(scene, label):
+    """Return the name on the page of the value in each slice of x."""
+    names = {one["id"]: one["name"] for one in scene.facts()["structures"]}
+    return [names.get(int(value)) for value in label[:, 0, 0]]
+
+
+def test_values_are_taken_as_ids_and_that_is_said(scan, tmp_path):
+    file = label_file(tmp_path / "drawn.nii.gz", [1, 6, 40])
+    scene = view_files(scan, file, file)
+    assert names_at(scene, scene.reference)[:3] == ["spleen", "liver", "value_40"]
+    taken, unsaid, of_prediction = scene.notes
+    assert "drawn.nii.gz: values are taken as abdoseg's structure ids (1 spleen, 2 right_kidney, ...)" in taken
+    assert "--card" in taken
+    assert "does not say what was annotated" in unsaid
+    assert "structure ids" in of_prediction
+    assert "--card" not in of_prediction  # a card is of a reference's values
+
+
+def test_a_card_says_what_raw_values_mean(scan, tmp_path):
+    """WORD: 1 is the liver, 2 the spleen, 12 both adrenal glands as one, 10 the colon, which is not among the 16."""
+    scene = view_files(scan, label_file(tmp_path / "raw.nii.gz", [1, 2, 12, 10]), card="word")
+    assert scene.reference[:5, 0, 0].tolist() == [ABDOMEN.id_of("liver"), ABDOMEN.id_of("spleen"), 255, 0, 0]
+    told = {one["name"]: one["annotated"] for one in scene.facts()["structures"]}
+    assert told["aorta"] == "not annotated"
+    assert told["right_adrenal_gland"] == "not annotated"
+    assert told["pancreas"] == "annotated"
+    assert any("right_adrenal_gland and left_adrenal_gland as one value" in note for note in scene.notes)
+    assert not any("structure ids" in note for note in scene.notes)
+
+
+def test_cards_that_do_not_fit_are_refused(abdoseg, workspace, scan, tmp_path):
+    raw = label_file(tmp_path / "raw.nii.gz", [1, 99])
+    refused(abdoseg("view", scan, "--label", raw, "--card", "word"), "raw.nii.gz", "99", "card")
+    refused(abdoseg("view", scan, "--label", raw, "--card", "wrod"), "wrod", "word")
+    refused(abdoseg("view", scan, "--label", raw, "--card", tmp_path / "none.toml"), "none.toml")
+    refused(abdoseg("view", scan, "--card", "word"), "--card", "--label")
+    refused(abdoseg("view", "word/word_0001", "--card", "word", "-w", workspace.path), "--card word", "own labels")
+
+
+def test_names_beside_a_file_are_heeded(scan, tmp_path):
+    ours = label_file(tmp_path / "ours.nii.gz", [6, 1], {6: "liver"})
+    assert "structure ids" not in " ".join(view_files(scan, None, ours).notes)
+    own = label_file(tmp_path / "own.nii.gz", [1, 2, 0, 255], {1: "heart", 2: "liver"})
+    other = label_file(tmp_path / "other.nii.gz", [3, 1], {3: "lung", 1: "heart"})
+    scene = view_files(scan, own, other)
+    assert names_at(scene, scene.reference)[:4] == ["heart", "liver", None, "unknown"]
+    assert names_at(scene, scene.prediction)[:2] == ["lung", "heart"]
+    assert "structure ids" not in " ".join(scene.notes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"structures": [{"id": 1}]}',
+        '{"structures": [{"id": 0, "name": "liver"}]}',
+        '{"structures": [{"id": 1, "name": "liver"}, {"id": 2, "name": "liver"}]}',
+        json.dumps({"structures": [{"id": i, "name": f"s{i}"} for i in range(1, 254)]}),
+    ],
+)
+def test_names_that_cannot_be_used_are_refused(abdoseg, scan, tmp_path, text):
+    file = label_file(tmp_path / "a.nii.gz", [1])
+    (tmp_path / "a.labels.json").write_text(text)
+    refused(abdoseg("view", scan, "--pred", file), "a.labels.json")
+
+
+def test_colours_beside_a_file_cannot_become_styles(scan, tmp_path):
+    file = label_file(tmp_path / "a.nii.gz", [1])
+    rows = [{"id": 1, "name": "x", "colour": "red;background:url(//x)"}]
+    (tmp_path / "a.labels.json").write_text(json.dumps({"structures": rows}))
+    colours = {one["colour"] for one in view_files(scan, file).facts()["structures"]}
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
+
+
+def test_a_zip_is_viewed_as_predict_reads_it(scan, tmp_path):
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as file:
+        file.write(scan, "deep/in/it.nii.gz")
+    scene, plain = view_files(tmp_path / "scan.zip"), view_files(scan)
+    assert scene.title == "scan.zip"
+    np.testing.assert_array_equal(scene.image, plain.image)
+    np.testing.assert_array_equal(scene.affine, plain.affine)
+    assert scene.modality == "CT"
+
+
+def test_zips_without_one_scan_are_refused(abdoseg, scan, tmp_path):
+    for name, entries in (("two.zip", ("a.nii.gz", "b.nii.gz")), ("none.zip", ())):
+        with zipfile.ZipFile(tmp_path / name, "w") as file:
+            file.writestr("readme.txt", "x")
+            for entry in entries:
+                file.write(scan, entry)
+        refused(abdoseg("view", tmp_path / name), name, "scan")
 
 
 def test_difference_counts_only_what_somebody_looked_for():
@@ -551,6 +660,40 @@ def test_arrow_keys_go_where_they_point(page_of, page_server):  # noqa: F811
             after = [float(v) for v in page.inner_text("#at-mm").split(",")]
             expected = [by if a == axis else 0 for a in range(3)]
             assert np.subtract(after, before) == pytest.approx(expected, abs=0.11), (layout, key)
+
+
+def test_planes_stand_apart(page_of, page_server):  # noqa: F811
+    """Between coronal and sagittal plane there is room, so that L of one and P of the other are two letters."""
+    page = opened(page_of(1280), page_server)
+    tiles = page.evaluate("abdoseg.nv.screenSlices.map(s => [s.axCorSag, ...s.leftTopWidthHeight])")
+    (coronal,), (sagittal,) = ([tile for tile in tiles if tile[0] == plane] for plane in (1, 2))
+    letters = page.evaluate("2 * abdoseg.nv.fontPx")  # both as wide as high
+    assert sagittal[1] - (coronal[1] + coronal[3]) >= letters * 0.75
+
+
+def test_unknown_voxels_leave_the_others_colours_alone(page_of):  # noqa: F811
+    """255 makes the table of colours long; background stays bare and the liver brown."""
+    shape = (40, 36, 30)
+    label = np.zeros(shape, dtype=np.uint8)
+    label[24:34, 12:26, 10:20] = 6
+    image = np.full(shape, 40, dtype=np.int16)
+    scene = Scene("s", image, 1.0, 0.0, np.diag([2.0, 2, 2, 1]), ABDOMEN, "CT", label)
+    unknown = label.copy()
+    unknown[:4, :4, :4] = 255  # in a corner, not in the planes through the liver
+    pictures = []
+    for one in (label, unknown):
+        with ViewerServer(resources_of(replace(scene, reference=one))) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+            thread.start()
+            try:
+                page = opened(page_of(1280), server)
+                page.keyboard.press("2")
+                page.locator("tr[data-structure=liver] .jump").click()
+                pictures.append(picture(page))
+            finally:
+                server.shutdown()
+                thread.join()
+    assert np.abs(pictures[0] - pictures[1]).max() <= 8
 
 
 def test_the_page_is_narrow_and_reachable_by_keyboard(page_of, page_server):  # noqa: F811

@@ -78,25 +78,28 @@ class Anatomy:
         return Anatomy(tuple(self.structure(self.id_of(name)) for name in names))
 
 
-# Colours: distinct in hue AND lightness so that neighbours in the body stay apart for colour-blind readers.
+# Colours: found by a search for 16 whose nearest two are far apart by CIEDE2000, for normal vision and for protanopia,
+# deuteranopia and tritanopia as Machado et al. (2009) simulate them, severity 1. In each kind of vision any two are at
+# least 13.5 apart, those of structures that touch at least 16; none is too dark for a scan or too pale for a page, none
+# grey. tests/test_anatomy.py holds that. The aorta is red, the vena cava blue, partners are related in hue.
 ABDOMEN = Anatomy(
     (
-        Structure("spleen", "spleen", "Sp", "#7b3294"),
-        Structure("right_kidney", "right kidney", "RK", "#e6ab02", "left_kidney"),
-        Structure("left_kidney", "left kidney", "LK", "#fdd769", "right_kidney"),
-        Structure("gallbladder", "gallbladder", "GB", "#1b7837"),
-        Structure("esophagus", "esophagus", "Eso", "#f4a3c0"),
-        Structure("liver", "liver", "L", "#a6461f"),
-        Structure("stomach", "stomach", "St", "#66c2e8"),
-        Structure("aorta", "aorta", "A", "#d7191c"),
-        Structure("postcava", "postcava (IVC)", "PC", "#2c4fa3"),
-        Structure("pancreas", "pancreas", "Pan", "#a6d96a"),
-        Structure("right_adrenal_gland", "right adrenal gland", "RAG", "#00b3a1", "left_adrenal_gland"),
-        Structure("left_adrenal_gland", "left adrenal gland", "LAG", "#8fe3d5", "right_adrenal_gland"),
-        Structure("duodenum", "duodenum", "Duo", "#d9a5f0"),
-        Structure("bladder", "bladder", "B", "#fff2ae"),
-        Structure("prostate_uterus", "prostate/uterus", "PU", "#8c6d46"),
-        Structure("portal_splenic_vein", "portal and splenic vein", "PSV", "#4aa8ff"),
+        Structure("spleen", "spleen", "Sp", "#a1f1df"),
+        Structure("right_kidney", "right kidney", "RK", "#883187", "left_kidney"),
+        Structure("left_kidney", "left kidney", "LK", "#a69cff", "right_kidney"),
+        Structure("gallbladder", "gallbladder", "GB", "#d3e8ad"),
+        Structure("esophagus", "esophagus", "Eso", "#dfcbff"),
+        Structure("liver", "liver", "L", "#f56d10"),
+        Structure("stomach", "stomach", "St", "#5900fa"),
+        Structure("aorta", "aorta", "A", "#cb0005"),
+        Structure("postcava", "postcava (IVC)", "PC", "#746af2"),
+        Structure("pancreas", "pancreas", "Pan", "#e9ea00"),
+        Structure("right_adrenal_gland", "right adrenal gland", "RAG", "#87bb9d", "left_adrenal_gland"),
+        Structure("left_adrenal_gland", "left adrenal gland", "LAG", "#178c83", "right_adrenal_gland"),
+        Structure("duodenum", "duodenum", "Duo", "#c48fb3"),
+        Structure("bladder", "bladder", "B", "#788f66"),
+        Structure("prostate_uterus", "prostate/uterus", "PU", "#a70f50"),
+        Structure("portal_splenic_vein", "portal and splenic vein", "PSV", "#00645a"),
     )
 )
 """The paper's 16 structures: the default of every workspace."""

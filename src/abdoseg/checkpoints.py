@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from abdoseg.errors import RunError, WorkspaceError
+from abdoseg.errors import RunError, WorkspaceError, one_line
 from abdoseg.files import whole_files
 from abdoseg.places import local_copy
 
@@ -28,7 +28,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     copies = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     with whole_files(path) as (draft,):
         try:
+            draft.touch()
+            mode = draft.stat().st_mode
             save_file(copies, draft, dict(facts))
+            draft.chmod(mode)  # the writer's own files are for their owner alone, whatever the umask
         except SafetensorError as error:
             raise WorkspaceError(f"{path}: cannot be written ({error}); check space and permissions") from error
         with draft.open("rb") as file:
@@ -47,7 +50,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with local_copy(path) as copy, safe_open(copy, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); train again, or choose another run") from error
+        raise useless(path, f"cannot be read ({one_line(str(error))})") from error
+
+
+def useless(path: Path, why: str) -> RunError:
+    """Return the error that a file of weights is of no use, with the ways out."""
+    return RunError(
+        f"{path}: {why}; bring it back, or delete it to begin the run anew, or choose another --name or --run"
+    )
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -69,5 +79,5 @@ def load_weights(path: Path, network: nn.Module) -> dict[str, str]:
     try:
         network.load_state_dict(averaged or under(MODEL, tensors) or plain)
     except RuntimeError as error:
-        raise RunError(f"{path}: weights of another network; train again, or choose another run") from error
+        raise useless(path, "weights of another network or method") from error
     return facts

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from abdoseg.augmentation.intensity import IntensitySettings
 from abdoseg.errors import ConfigError, unknown_name
@@ -20,6 +20,10 @@ CHANGEABLE = {
 """Settings that an unfinished run may go on with in another way: the same weights follow, but for rounding."""
 
 
+MAX_SIDE = 1024
+"""Voxels of a patch's side: 2 m at 2 mm, longer than any scan."""
+
+
 class TrainConfig(BaseModel):
     """A training run; equal configurations on equal cases give equal weights (on one CPU, bit for bit)."""
 
@@ -32,11 +36,11 @@ class TrainConfig(BaseModel):
     view: str = Field(default=FULL_VIEW, description="sparse view of the training cases")
     sources: tuple[str, ...] = Field(default=(), description="sources to learn from; empty: all")
     steps: int = Field(default=200_000, gt=0, description="optimiser steps")
-    batch: int = Field(default=8, gt=0, description="patches a step")
+    batch: int = Field(default=8, gt=0, le=65_536, description="patches a step")
     patch: tuple[int, int, int] = Field(default=(112, 112, 112), description="patch sides in voxels")
-    learning_rate: float = Field(default=1e-3, gt=0, description="AdamW's, at the first step")
-    weight_decay: float = Field(default=1e-5, ge=0, description="AdamW's")
-    decay_power: float = Field(default=0.9, ge=0, description="learning rate falls as (1 - step/steps)^power")
+    learning_rate: float = Field(default=1e-3, gt=0, le=1e37, description="AdamW's, at the first step")
+    weight_decay: float = Field(default=1e-5, ge=0, le=1e37, description="AdamW's")
+    decay_power: float = Field(default=0.9, ge=0, le=1e3, description="learning rate falls as (1 - step/steps)^power")
     rotation_degrees: float = Field(default=15.0, ge=0, le=180, description="uniform about each axis")
     scale: tuple[float, float] = Field(default=(0.9, 1.1), description="isotropic scale, uniform")
     flip: tuple[float, float, float] = Field(
@@ -46,8 +50,10 @@ class TrainConfig(BaseModel):
         default=IntensitySettings(),
         description="noise, blur, brightness, low resolution, gamma: all off",
     )
-    entropy_weight: float = Field(default=1.0, ge=0, description="lambda of an annotated patch")
-    entropy_weight_unannotated: float = Field(default=3.0, ge=0, description="lambda of a patch without annotation")
+    entropy_weight: float = Field(default=1.0, ge=0, le=1e37, description="lambda of an annotated patch")
+    entropy_weight_unannotated: float = Field(
+        default=3.0, ge=0, le=1e37, description="lambda of a patch without annotation"
+    )
     entropy_ramp: float = Field(default=0.0, ge=0, le=1, description="part of the steps in which lambda grows from 0")
     dice_over: Literal["annotated", "present"] = Field(
         default="annotated", description="classes the dice averages; present: only those in the group (authors' code)"
@@ -67,7 +73,8 @@ class TrainConfig(BaseModel):
         default=False, description="dodnet, clip_driven: predict with a pass for each structure, as published"
     )
     text_embeddings: str = Field(
-        default="learned", description="clip_driven: learned, clip, a file with a row a structure, or a folder of CLIP"
+        default="learned",
+        description="clip_driven: learned, clip, auto, a file with a row a structure, or a folder of CLIP",
     )
     confidence: float = Field(
         default=0.9, ge=0, le=1, description="pseudo_label: least probability of a label that is taken over"
@@ -106,12 +113,21 @@ class TrainConfig(BaseModel):
     accumulate: int = Field(default=1, gt=0, description="forward passes a process shares its part of a batch among")
     checkpointing: bool = Field(default=False, description="recompute activations: less memory, more time")
     compile: bool = Field(default=False, description="torch.compile")
-    workers: int = Field(default=0, ge=0, description="threads that cut patches; 0: chosen for the machine")
+    workers: int = Field(default=0, ge=0, le=256, description="threads that cut patches; 0: chosen for the machine")
     cache_mb: int = Field(default=0, ge=0, description="main memory for cases drawn again, MB a process")
     device_cache_mb: int = Field(default=0, ge=0, description="memory of the GPU for cases: patches are cut there")
     loader_timeout_seconds: float = Field(default=50.0, gt=0, le=86_400, description="longest wait for a patch")
     log_every: int = Field(default=20, gt=0, description="steps a line of metrics.jsonl")
     checkpoint_seconds: float = Field(default=120.0, ge=0, description="time between checkpoints")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        # Pydantic would take true for 1.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            msg = f"found {str(value).lower()}, expected a value that is not true or false"
+            raise ValueError(msg)
+        return value
 
     @field_validator("network")
     @classmethod
@@ -173,8 +189,8 @@ class TrainConfig(BaseModel):
     @field_validator("patch")
     @classmethod
     def _patch(cls, patch: tuple[int, int, int]) -> tuple[int, int, int]:
-        if min(patch) < 8:
-            msg = f"found {patch}, expected sides of at least 8 voxels"
+        if not 8 <= min(patch) <= max(patch) <= MAX_SIDE:
+            msg = f"found {patch}, expected sides of 8 to {MAX_SIDE} voxels"
             raise ValueError(msg)
         return patch
 

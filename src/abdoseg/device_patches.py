@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from abdoseg.augmentation.apply import apply_intensity
+from abdoseg.augmentation.flip import mirrored_id
 from abdoseg.kernels.patch import Cut
 from abdoseg.patches import PatchStream, Recipe
 from abdoseg.types import OUTSIDE_GROUP, UNKNOWN_LABEL
@@ -31,6 +32,7 @@ class DeviceBatch:
     group: Tensor
     annotated: Tensor
     cases: tuple[str, ...]
+    structures: tuple[int | None, ...]
 
 
 class DeviceCut(NamedTuple):
@@ -49,6 +51,10 @@ class _Example(NamedTuple):
     group: Tensor
     annotated: Tensor
     recipe: Recipe
+
+    def shown(self, partners: Sequence[int]) -> int | None:
+        """Return :attr:`abdoseg.patches.Patch.shown`."""
+        return mirrored_id(self.recipe.structure, partners) if self.recipe.mirrored else self.recipe.structure
 
 
 class DevicePatches:
@@ -95,7 +101,9 @@ class DevicePatches:
         annotated = image.new_zeros((len(examples), n_groups, examples[0].annotated.shape[1]), dtype=torch.bool)
         for row, each in zip(annotated, examples, strict=True):
             row[: len(each.annotated)] = each.annotated
-        return DeviceBatch(image, label, group, annotated, tuple(each.recipe.facts.key for each in examples))
+        cases = tuple(each.recipe.facts.key for each in examples)
+        partners = self.stream.settings.flip.partners
+        return DeviceBatch(image, label, group, annotated, cases, tuple(each.shown(partners) for each in examples))
 
     def _example(self, t: int) -> _Example:
         recipe = self.stream.recipe(t)

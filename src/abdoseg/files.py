@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from pathlib import Path
 
 from abdoseg.errors import WorkspaceError
 from abdoseg.places import is_local, reason_of, storage_errors, upload
+
+_DRAFT = re.compile(r"\.[0-9a-f]{8}\..")
+"""How the name of a draft begins."""
 
 
 @contextmanager
@@ -56,6 +60,15 @@ def _uploaded(*paths: Path) -> Iterator[tuple[Path, ...]]:
                 upload(draft, path)
         except storage_errors() as error:
             raise _not_written(paths[0], error) from error
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder; nobody else may be writing there."""
+    if is_local(folder) and folder.is_dir():
+        for path in folder.iterdir():
+            if _DRAFT.match(path.name) and path.is_file():
+                with suppress(OSError):
+                    path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ from torch import nn
 
 from abdoseg.anatomy import Anatomy
 from abdoseg.inference import InferenceSettings
+from abdoseg.inference.probabilities import has_independent_heads
 from abdoseg.windows import Windows
 
 
@@ -16,7 +17,7 @@ class SegmentationModel:
     Parameters
     ----------
     network
-        ``(B, 1, X, Y, Z)`` to ``(B, 1 + N, X, Y, Z)``.
+        ``(B, 1, X, Y, Z)`` to scores ``(B, 1 + N, X, Y, Z)``, of a kind of :mod:`abdoseg.inference.probabilities`.
     anatomy
         The N structures, in channel order.
     spacing_mm, windows
@@ -39,6 +40,11 @@ class SegmentationModel:
     device: str = "cpu"
     name: str = "model"
     inference: InferenceSettings | None = None
+
+    @property
+    def independent_heads(self) -> bool:
+        """Whether its scores are each structure's logit against all else, and 0 for background."""
+        return has_independent_heads(self.network)
 
     def settings(self) -> InferenceSettings:
         """Return how to predict with this model."""

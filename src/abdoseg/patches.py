@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from abdoseg.annotation import Annotation
 from abdoseg.augmentation.affine import AffineSettings, draw_affine
-from abdoseg.augmentation.flip import FlipSettings, draw_flip, mirrored_labels, mirrored_rows
+from abdoseg.augmentation.flip import FlipSettings, draw_flip, mirrored_id, mirrored_labels, mirrored_rows
 from abdoseg.augmentation.intensity import IntensityParameters, IntensitySettings, draw_intensity
 from abdoseg.case import CaseFacts, Foreground
 from abdoseg.errors import ConfigError, WorkspaceError
@@ -130,6 +130,8 @@ class Patch:
         The scan's voxel at index ``n // 2`` of the patch.
     intensity
         The changes of intensity drawn for it, which are not applied yet; ``None`` where none are set.
+    shown
+        The structure by its name in the patch: if mirrored, that of the other side.
     """
 
     image: NDArray[np.float32]
@@ -140,6 +142,7 @@ class Patch:
     structure: int | None
     centre: tuple[int, int, int]
     intensity: IntensityParameters | None = None
+    shown: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +153,7 @@ class Recipe:
     ----------
     facts, case
         The case, and its voxels.
-    structure, centre
+    structure, centre, intensity
         See :class:`Patch`.
     slices
         ``(axis, groups (n,))``: row of ``rows`` of every slice along ``axis``.
@@ -160,8 +163,6 @@ class Recipe:
         Where the patch lies, turned, scaled and flipped.
     mirrored
         Whether right is left, so that structures change their names.
-    intensity
-        See :class:`Patch`.
     """
 
     facts: CaseFacts
@@ -203,6 +204,8 @@ class Batch:
         ``source/case`` of each example.
     intensity
         The changes of intensity drawn for each example, which are not applied yet; empty where none are set.
+    structures
+        :attr:`Patch.shown` of each example.
     """
 
     image: NDArray[np.float32]
@@ -211,6 +214,7 @@ class Batch:
     annotated: NDArray[np.bool_]
     cases: tuple[str, ...]
     intensity: tuple[IntensityParameters, ...] = ()
+    structures: tuple[int | None, ...] = ()
 
 
 class PatchStream:
@@ -343,12 +347,12 @@ def _read(array: PartlyRead | NDArray[Any], reach: Reach, cut: Cut, scratch: Scr
 def _finished(recipe: Recipe, cut: CutPatch, partners: Sequence[int]) -> Patch:
     """Return what was cut by a recipe, its groups numbered anew and, if mirrored, its structures named anew."""
     used = renumber_groups(cut.group, len(recipe.rows))
-    label, rows = cut.label, recipe.rows[used]
+    label, rows, shown = cut.label, recipe.rows[used], recipe.structure
     if recipe.mirrored:
         label, rows = mirrored_labels(label, partners), mirrored_rows(rows, partners)
-    return Patch(
-        *(cut.image[None], label, cut.group, rows), recipe.facts.key, recipe.structure, recipe.centre, recipe.intensity
-    )
+        shown = mirrored_id(shown, partners)
+    arrays = (cut.image[None], label, cut.group, rows)
+    return Patch(*arrays, recipe.facts.key, recipe.structure, recipe.centre, recipe.intensity, shown)
 
 
 def find_candidates(cases: Sequence[ShownCase], reader: CaseReader) -> Candidates:
@@ -391,4 +395,5 @@ def collate(patches: Sequence[Patch]) -> Batch:
         np.stack([np.pad(patch.annotated, ((0, n_groups - len(patch.annotated)), (0, 0))) for patch in patches]),
         tuple(patch.case for patch in patches),
         tuple(patch.intensity for patch in patches if patch.intensity is not None),
+        tuple(patch.shown for patch in patches),
     )

@@ -1,5 +1,6 @@
 """Pictures: slices with structures over them, in the colours that a structure has everywhere."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,25 +17,55 @@ from abdoseg.files import whole_files
 
 OPACITY = 0.55
 
+TITLE, GAP, LEGEND_ROW, LEGEND_COLUMN = 0.2, 0.06, 0.17, 1.55
+"""Inches: over a slice, between slices, and of a name in the legend."""
+
+BOX = (10.0, 7.0)
+"""Inches across and up that the picture of one case fills at most, titles and legend apart."""
+
+ROW = 15.0
+"""Inches across a picture of several cases, a row each."""
+
+_DPI = 130
+
+_SIZE, _CHARACTER = 7, 0.058
+"""Points of a title, and about the inches of a character at that; longer titles than their slice are set smaller."""
+
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One row of a picture.
+    """One case of a picture.
 
     Parameters
     ----------
     title
-        Written beside the row.
+        Written over its image.
     image
-        float32 ``(X, Y, Z)``, RAS+, in [0, 1].
+        float32 ``(X, Y, Z)``, RAS+, in [0, 1]; voxels are cubes.
     labels
-        Column title -> uint8 ``(X, Y, Z)``, structure ids; each gives a column for each plane.
+        Title -> uint8 ``(X, Y, Z)``, structure ids; each is drawn over the slice of each plane.
     """
 
     title: str
     image: NDArray[np.float32]
     labels: dict[str, NDArray[np.uint8]]
 
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """A slice as it is drawn: RGB ``(rows, columns, 3)`` in [0, 1], one voxel a pixel."""
+
+    title: str
+    rgb: NDArray[np.float32]
+
+    @property
+    def aspect(self) -> float:
+        """Width by height."""
+        rows, columns = self.rgb.shape[:2]
+        return float(columns / rows)
+
+
+Rows = Sequence[Sequence[Tile]]
 
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 """Plane -> the RAS+ axis across it."""
@@ -43,43 +74,99 @@ PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 def save_overlays(
     path: Path, panels: Sequence[Panel], anatomy: Anatomy, planes: Sequence[str] = ("coronal", "axial")
 ) -> None:
-    """Write a PNG with, for each panel, a slice in each plane: bare, then under each label map.
+    """Write a PNG with a slice of each panel in each plane: bare, then under each label map.
 
-    The slices are those that hold most structures. The patient's right is on the left, as radiologists look.
+    The slices are those that hold most structures. The patient's right is on the left, as radiologists look. Several
+    panels have a row each. One panel has its planes in columns or in rows, whichever shows the smallest plane larger.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    panels
+        The cases, all with the same titles of label maps.
+    anatomy
+        Names and colours.
+    planes
+        Of :data:`PLANES`, in order.
 
     Raises
     ------
     WorkspaceError
         If the file cannot be written.
     """
-    columns = len(planes) * (1 + max(len(panel.labels) for panel in panels))
-    figure = Figure(figsize=(1.9 * columns, 2.2 * len(panels) + 0.9), facecolor="white", layout="constrained")
-    axes = figure.subplots(len(panels), columns, squeeze=False)
-    for row, panel in zip(axes, panels, strict=True):
-        for axis in row:
-            axis.set_axis_off()
-        _draw_row(row, panel, anatomy, planes)
+    tiles = [_tiles(panel, anatomy, planes) for panel in panels]
+    if len(tiles) == 1:
+        rows, width = _of_one_case(tiles[0])
+    else:
+        rows, width = [[tile for plane in of_case for tile in plane] for of_case in tiles], ROW
     shown = set().union(*(np.unique(label).tolist() for panel in panels for label in panel.labels.values()))
     handles = [Patch(color=s.colour, label=s.title) for i, s in enumerate(anatomy.structures, start=1) if i in shown]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=6.5, frameon=False)
     with whole_files(path) as (draft,):
-        figure.savefig(draft, dpi=130)
+        _figure(rows, width, handles).savefig(draft, dpi=_DPI)
 
 
-def _draw_row(row: NDArray[np.object_], panel: Panel, anatomy: Anatomy, planes: Sequence[str]) -> None:
-    shown = next(iter(panel.labels.values()))
-    column = 0
+def _tiles(panel: Panel, anatomy: Anatomy, planes: Sequence[str]) -> list[list[Tile]]:
+    """Return for each plane its slice: bare, then under each label map."""
+    first = next(iter(panel.labels.values()))
+    found = []
     for plane in planes:
         axis = PLANES[plane]
-        index = busiest_slice(shown, axis)
-        image = _upright(panel.image, axis, index)
-        for title, label in [(panel.title, None), *panel.labels.items()]:
-            rgb = np.repeat(image[..., None], 3, axis=2)
-            if label is not None:
-                rgb = _blend(rgb, _upright(label, axis, index), anatomy)
-            row[column].imshow(rgb, interpolation="nearest", aspect="equal")
-            row[column].set_title(title if label is not None else f"{title}, {plane}", fontsize=7)
-            column += 1
+        index = busiest_slice(first, axis)
+        bare = np.repeat(_upright(panel.image, axis, index)[..., None], 3, axis=2)
+        overlays = [
+            Tile(title, _blend(bare, _upright(label, axis, index), anatomy)) for title, label in panel.labels.items()
+        ]
+        found.append([Tile(f"{panel.title}, {plane}", bare), *overlays])
+    return found
+
+
+def _of_one_case(planes: list[list[Tile]]) -> tuple[list[list[Tile]], float]:
+    """Return the rows of one case's picture, and their width in inches.
+
+    Planes are columns (each row one kind: bare, then each label map) or rows. Columns suit tall scans, rows suit thin
+    slabs, whose axial plane would be a stamp beside the others. A row has one height, so that nothing stays empty.
+    """
+    across = [list(kind) for kind in zip(*planes, strict=True)]
+    choices = [(rows, _fitting_width(rows)) for rows in (across, planes)]
+    return max(choices, key=lambda choice: _smallest_scale(*choice))
+
+
+def _fitting_width(rows: Rows) -> float:
+    """Return the width in inches at which rows fill :data:`BOX` without leaving it."""
+    return min(BOX[0], BOX[1] / sum(1 / sum(tile.aspect for tile in row) for row in rows))
+
+
+def _smallest_scale(rows: Rows, width: float) -> float:
+    """Return the least inches a voxel of any tile."""
+    return min(width / sum(tile.aspect for tile in row) / len(tile.rgb) for row in rows for tile in row)
+
+
+def _figure(rows: Rows, width: float, handles: Sequence[Patch]) -> Figure:
+    """Return rows under each other, each filling the width at one height, and the legend below."""
+    columns = max(1, int(width / LEGEND_COLUMN))
+    legend = LEGEND_ROW * math.ceil(len(handles) / columns) + GAP
+    heights = [(width - GAP * (len(row) + 1)) / sum(tile.aspect for tile in row) for row in rows]
+    total = sum(heights) + TITLE * len(rows) + legend
+    figure = Figure(figsize=(width, total), facecolor="white")
+    top = total
+    for row, height in zip(rows, heights, strict=True):
+        top -= TITLE + height
+        left = GAP
+        for tile in row:
+            place = (left / width, top / total, tile.aspect * height / width, height / total)
+            _draw(figure, tile, place, size=min(_SIZE, _SIZE * tile.aspect * height / _CHARACTER / len(tile.title)))
+            left += tile.aspect * height + GAP
+    if handles:
+        figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=6.5, frameon=False, borderpad=0)
+    return figure
+
+
+def _draw(figure: Figure, tile: Tile, place: tuple[float, float, float, float], size: float) -> None:
+    axes = figure.add_axes(place)
+    axes.set_axis_off()
+    axes.imshow(tile.rgb, interpolation="nearest", aspect="auto")  # the place has the slice's own aspect
+    axes.set_title(tile.title, fontsize=size, pad=3)
 
 
 def busiest_slice(label: NDArray[np.uint8], axis: int) -> int:

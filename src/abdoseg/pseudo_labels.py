@@ -83,7 +83,7 @@ def _labelled(
         scores = sliding_window_logits(model.network, case.intensity(), model.settings())
     except RunError as error:
         raise CaseError(f"{facts.key}: {error}") from error
-    label = label_case(case.label, annotation, scores, confidence)
+    label = label_case(case.label, annotation, scores, confidence, independent=model.independent_heads)
     names = model.anatomy.names
     complete = Annotation.partial(range(1, len(names) + 1), len(names))
     foreground = Foreground.of(label, len(names))

@@ -5,67 +5,40 @@
 ``model.safetensors`` the finished weights.
 """
 
-import json
-import re
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field
 
-from abdoseg.anatomy import ABDOMEN, Anatomy
+from abdoseg.anatomy import Anatomy
 from abdoseg.annotation import Annotation
 from abdoseg.case import CaseFacts
 from abdoseg.config import TrainConfig, parse_config
 from abdoseg.errors import ConfigError, RunError, UnknownNameError, WorkspaceError, unknown_name
 from abdoseg.files import write_text
+from abdoseg.frozen import FrozenCase, RunData, other_data, other_settings
 from abdoseg.methods import METHODS
 from abdoseg.methods.task import Task
 from abdoseg.origins import Base, Gives, Origin, sources_of
+from abdoseg.places import reason_of
+from abdoseg.run_files import LONGEST_NAME, check_name, checkpoint_step, is_free, read_metrics
 from abdoseg.sampling import held_structures
 from abdoseg.splits import SplitItem, split_cases
-from abdoseg.store import CaseBrief, Settings, Workspace, load_twins, occupied_slices, shown_annotation
-from abdoseg.types import NAME_PATTERN, SplitName
+from abdoseg.store import CaseBrief, Workspace, load_twins, occupied_slices, shown_annotation
+from abdoseg.types import SplitName
 from abdoseg.value_errors import why_unreadable
 from abdoseg.views import View
 
+Parsed = TypeVar("Parsed")
+
 RunStatus = Literal["finished", "unfinished", "not started"]
 
-
-class FrozenCase(BaseModel):
-    """One case of a run: which, on which side, and what its voxels, labels and annotation were."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    key: str
-    side: SplitName
-    digest: str
-
-
-class RunData(BaseModel):
-    """Everything of the workspace that a run froze when it started."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    cases: tuple[FrozenCase, ...]
-    view: View | None = Field(default=None, description="recipe of the sparse view of the training cases")
-    settings: Settings = Field(description="structures, spacing and windows of the workspace")
-    annotates: dict[str, tuple[str, ...]] = Field(
-        default={}, description="structures that each training source annotates; only for methods with a head a source"
-    )
-    origin: Origin | None = Field(default=None, description="what its weights learn from; runs of old versions: None")
-
-    def is_of(self, other: "RunData") -> bool:
-        """Whether both froze the same of a workspace; where weights come from is no part of it."""
-        return self.model_copy(update={"origin": None}) == other.model_copy(update={"origin": None})
-
-    def keys(self, side: str) -> list[str]:
-        """Return the case keys of ``train``, ``val``, ``test`` or ``all``."""
-        return [case.key for case in self.cases if side in (case.side, "all")]
+_OF_RUNS = ("config.toml", "data.json", "metrics.jsonl", "checkpoints", "model.safetensors")
+"""What tells that a folder is, or was, a run's."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +79,7 @@ class Run:
     @property
     def anatomy(self) -> Anatomy:
         """Structures in channel order."""
-        return ABDOMEN.subset(self.data.settings.structures)
+        return self.data.settings.anatomy
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -120,7 +93,7 @@ class Run:
             structures=anatomy.names,
             sources=tuple((source, anatomy.ids_of(names)) for source, names in self.data.annotates.items()),
             decoder_per_source=config.decoder_per_source,
-            text_embeddings=config.text_embeddings,
+            text_embeddings=self.data.text_embeddings or config.text_embeddings,
             passes_per_structure=config.passes_per_structure,
         )
 
@@ -129,26 +102,17 @@ class Run:
         """Time the run was made, seconds since the epoch."""
         return (self.folder / "config.toml").stat().st_mtime
 
+    @property
+    def steps_done(self) -> int | None:
+        """Optimiser steps of the weights that are there; ``None`` where a damaged checkpoint does not tell."""
+        if self.status == "finished":
+            return self.config.steps
+        return checkpoint_step(self.checkpoint_file) if self.status == "unfinished" else 0
+
     def last_metrics(self) -> dict[str, Any]:
         """Return the newest line of the metrics, or an empty dict."""
         lines = read_metrics(self.metrics_file)
         return lines[-1] if lines else {}
-
-
-def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """Return the lines of a ``metrics.jsonl`` up to the first damaged one, such as one that a kill cut off."""
-    if not file.is_file():
-        return []
-    lines: list[dict[str, Any]] = []
-    for line in file.read_bytes().splitlines():
-        try:
-            facts = json.loads(line)
-        except ValueError:  # no JSON, or bytes that are no text
-            break
-        if not isinstance(facts, dict) or "step" not in facts:
-            break
-        lines.append(facts)
-    return lines
 
 
 def freeze(workspace: Workspace, config: TrainConfig) -> RunData:
@@ -173,7 +137,17 @@ def freeze(workspace: Workspace, config: TrainConfig) -> RunData:
     annotates = {}
     if METHODS[config.method].per_source:
         annotates = _annotated_by_source(workspace, [f for f in facts if sides[f.key] == "train"], config, view)
-    return RunData(cases=cases, view=view, settings=workspace.settings, annotates=annotates)
+    found = _found_here(workspace, config)
+    return RunData(cases=cases, view=view, settings=workspace.settings, annotates=annotates, text_embeddings=found)
+
+
+def _found_here(workspace: Workspace, config: TrainConfig) -> str | None:
+    """Return what ``text_embeddings = auto`` finds on this machine; ``None`` for all else."""
+    if config.text_embeddings != "auto":
+        return None
+    from abdoseg.methods.text_embeddings import at_hand  # which takes PyTorch
+
+    return at_hand(workspace.anatomy.names)
 
 
 def _annotated_by_source(
@@ -242,21 +216,38 @@ def plan_run(workspace: Workspace, config: TrainConfig, name: str | None = None)
     Raises
     ------
     ConfigError
-        If ``name`` cannot be a folder's, or belongs to a run with another configuration.
+        If ``name`` cannot be a folder's, or stands for something else than a run of this configuration and these
+        cases; how they differ is told.
     UnknownNameError
         If there is no run to start from.
     """
-    if name is not None and not re.fullmatch(NAME_PATTERN, name):
-        raise ConfigError(f"--name: found '{name}', expected letters, digits, dots, dashes and underscores")
+    if name is not None:
+        check_name(name)
     data = freeze(workspace, config)
     same = [run for run in list_runs(workspace) if run.config.digest() == config.digest() and name in (None, run.name)]
     for run in reversed(same):
         if run.status != "finished" or run.data.is_of(data):
             return replace(run, config=config), False
     folder = workspace.runs_folder / (name or _free_name(workspace, config))
-    if folder.exists():
-        raise ConfigError(f"run {name}: exists with another configuration or other cases; choose another --name")
+    if not is_free(folder):
+        raise _taken(folder, config, data)
     return Run(folder, config, data.model_copy(update={"origin": _origin(workspace, config, data)})), True
+
+
+def _taken(folder: Path, config: TrainConfig, data: RunData) -> ConfigError:
+    """Return the error that another run, or something else, has a name."""
+    where = f"run {folder.name}"
+    if not folder.is_dir():
+        return ConfigError(f"{where}: {folder} is a file, no run; move it away, or choose another --name")
+    try:
+        run = open_run(folder)
+    except RunError as error:
+        return ConfigError(f"{where}: exists; {error}, or choose another --name")
+    if run.config.digest() != config.digest():
+        told = other_settings(config, run.config, folder / "config.toml")
+        return ConfigError(f"{where}: exists with other settings: {told}; take the run's, or choose another --name")
+    told = other_data(data, run.data)
+    return ConfigError(f"{where}: is finished, and the workspace has changed since: {told}; choose another --name")
 
 
 def _origin(workspace: Workspace, config: TrainConfig, data: RunData) -> Origin:
@@ -266,8 +257,9 @@ def _origin(workspace: Workspace, config: TrainConfig, data: RunData) -> Origin:
         run = find_run(workspace, config.start_from)
         known = run.data.origin or Origin(sources=sources_of(workspace, run.data.keys("train")))
         gives: Gives = "labels" if METHODS[config.method].needs_teacher else "weights"
-        steps = run.config.steps if run.status == "finished" else run.last_metrics().get("step")
-        base = Base(run=run.name, gives=gives, steps=steps, sources=known.sources, started_from=known.started_from)
+        base = Base(
+            run=run.name, gives=gives, steps=run.steps_done, sources=known.sources, started_from=known.started_from
+        )
     return Origin(sources=sources_of(workspace, data.keys("train")), started_from=base)
 
 
@@ -291,9 +283,10 @@ def _write_run(run: Run) -> None:
 
 
 def _free_name(workspace: Workspace, config: TrainConfig) -> str:
-    base = f"{config.network}-{config.method}-{config.view}-{config.digest()}"
+    first = f"{config.network}-{config.method}-{config.view}"[: LONGEST_NAME - 20]  # a view's name may be a long one
+    base = f"{first}-{config.digest()}"
     names = [base, *(f"{base}-{i}" for i in range(2, 1000))]
-    return next(name for name in names if not (workspace.runs_folder / name).exists())
+    return next(name for name in names if is_free(workspace.runs_folder / name))
 
 
 def open_run(folder: Path) -> Run:
@@ -304,13 +297,25 @@ def open_run(folder: Path) -> Run:
     RunError
         If the folder is no run, or a file of it is damaged.
     """
+    config = _read(folder / "config.toml", _parsed_config)
+    data = _read(folder / "data.json", RunData.model_validate_json)
+    return Run(folder, config, data)
+
+
+def _read(file: Path, parse: Callable[[str], Parsed]) -> Parsed:
     try:
-        config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
-        data = RunData.model_validate_json((folder / "data.json").read_text(encoding="utf-8"))
+        return parse(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # of bytes that are no text, of TOML, of JSON, of their values
-        msg = f"{folder}: not a run that can be read ({why_unreadable(error)}); mend the file, or remove the folder"
+        reason = reason_of(error) if isinstance(error, OSError) else why_unreadable(error)
+        msg = f"{file}: not a run that can be read ({reason}); mend the file, or remove the folder"
         raise RunError(msg) from error
-    return Run(folder, parse_config(config, str(folder / "config.toml")), data)
+
+
+def _parsed_config(text: str) -> TrainConfig:
+    facts = tomllib.loads(text)
+    if not facts:  # which would be the paper's settings
+        raise ValueError("the file is empty")
+    return parse_config(facts, "config.toml")
 
 
 def list_runs(workspace: Workspace) -> list[Run]:
@@ -326,11 +331,13 @@ def damaged_runs(workspace: Workspace) -> dict[str, str]:
 
 def _try_all(workspace: Workspace) -> dict[str, Run | str]:
     found: dict[str, Run | str] = {}
-    for file in workspace.runs_folder.glob("*/config.toml"):
+    # One pattern a file: an object store lists what lies below a prefix, and has no folders of its own.
+    folders = {file.parent for name in _OF_RUNS for file in workspace.runs_folder.glob(f"*/{name}")}
+    for folder in folders:
         try:
-            found[file.parent.name] = open_run(file.parent)
-        except (RunError, ConfigError) as error:
-            found[file.parent.name] = str(error)
+            found[folder.name] = open_run(folder)
+        except RunError as error:
+            found[folder.name] = str(error)
     return found
 
 

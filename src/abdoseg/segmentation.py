@@ -164,7 +164,10 @@ def segment(
     shape = (intensity.shape[0], intensity.shape[1], intensity.shape[2])
     needed = memory_bytes(model, settings, shape, scan.array.shape)
     progress.say(f"about {math.ceil(needed / 1e6)} MB beside scan and network")
-    undecided = Uncertainty(shape, probabilities=settings.average == "softmax") if uncertainty else None
+    undecided = None
+    if uncertainty:
+        averaged = settings.average == "softmax"
+        undecided = Uncertainty(shape, probabilities=averaged, independent=model.independent_heads)
     boxes = _boxes(model, intensity, settings, progress)
     watched = clock.each("network", boxes if undecided is None else undecided.watched(boxes))
     canonical, affine = to_canonical(scan.array, scan.affine)

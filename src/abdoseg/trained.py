@@ -26,7 +26,8 @@ def load_model(run: Run, device: torch.device) -> tuple[SegmentationModel, int]:
     trained = build_model(run.config.network, run.config.method, run.task())
     facts = load_weights(checkpoint_of(run), trained)
     fast = cast("Model", trained).for_prediction()
-    network = Predictor(fast, method_for(run.config.network, run.config.method).scores)
+    method = method_for(run.config.network, run.config.method)
+    network = Predictor(fast, method.scores, independent=method.independent)
     steps = int(facts.get("step", run.config.steps))
     settings = run.data.settings
     model = SegmentationModel(

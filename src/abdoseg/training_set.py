@@ -30,15 +30,16 @@ def training_cases(workspace: Workspace, run: Run) -> list[tuple[CaseFacts, Anno
         If there is none, or a case the run froze is gone or was taken again with other voxels.
     """
     shown = shown_training_cases(workspace, run)
-    taken = [(facts, annotation) for facts, annotation in shown if _can_learn_from(run, annotation)]
+    taken = [(facts, annotation) for facts, annotation in shown if learns_from(workspace, run, facts, annotation)]
     if not taken:
-        raise _nothing_annotated(run)
+        raise _nothing_held(run)
     return taken
 
 
-def _nothing_annotated(run: Run) -> RunError:
+def _nothing_held(run: Run) -> RunError:
     cases, method = len(run.data.keys("train")), run.config.method
-    return RunError(f"run {run.name}: none of its {cases} training cases annotates a structure; {method} needs one")
+    msg = f"run {run.name}: none of its {cases} training cases holds an annotated structure; {method} needs one"
+    return RunError(msg)
 
 
 def shown_training_cases(workspace: Workspace, run: Run) -> list[tuple[CaseFacts, Annotation]]:
@@ -65,8 +66,22 @@ def derived_cases(run: Run) -> DerivedCases:
     return DerivedCases(run.folder / "cases")
 
 
-def _can_learn_from(run: Run, annotation: Annotation) -> bool:
-    return annotation.has_annotation or not METHODS[run.config.method].skips_unannotated
+def learns_from(workspace: Workspace, run: Run, case: CaseFacts | CaseBrief, annotation: Annotation) -> bool:
+    """Whether a run's method takes a training case: some take only those that hold an annotated structure.
+
+    So the paper trained DoDNet and the CLIP-driven model: without scans of TotalSegmentator that show none of the
+    structures (section 4.2).
+
+    Parameters
+    ----------
+    workspace, run
+        The run, and where its cases lie.
+    case, annotation
+        The case, and its annotation as the run shows it: what a view hides does not count.
+    """
+    if not METHODS[run.config.method].skips_unannotated:
+        return True
+    return annotation_from_labels(workspace, case, annotation).has_annotation
 
 
 def _shown(workspace: Workspace, run: Run, case: CaseFacts | CaseBrief) -> Annotation:
@@ -168,10 +183,10 @@ def _candidates(workspace: Workspace, run: Run) -> Candidates:
             msg = f"run {run.name}: its case {frozen.key} is gone or has other voxels now; start a new run with --name"
             raise RunError(msg)
         annotation = _shown(workspace, run, brief)
-        if _can_learn_from(run, annotation):
+        if learns_from(workspace, run, brief, annotation):
             entries.append(_entry(workspace, brief, annotation))
     if not entries:
-        raise _nothing_annotated(run)
+        raise _nothing_held(run)
     return Candidates.of(entries)
 
 

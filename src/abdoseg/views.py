@@ -7,6 +7,7 @@ cases only; validation and test keep all labels.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 import nibabel as nib
@@ -21,6 +22,9 @@ from abdoseg.types import NAME_PATTERN
 FULL_VIEW = "full"
 """Name of the view in which every case keeps all its labels."""
 
+VIEW_OPTIONS = {"axes": "view", "fraction": "frac", "seed": "random seed", "per_structure": "per-structure"}
+"""Field of a view -> what it is called where the user gives it, if that is another name."""
+
 Runs = Sequence[tuple[int, int]]
 """Runs of neighbouring slices along an axis: (first, stop) each."""
 
@@ -28,6 +32,11 @@ Occupied = Mapping[int, tuple[Runs, Runs, Runs]]
 """By structure id: the slices along X, Y and Z that hold the structure."""
 
 How = Literal["even", "random", "every"]
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction in per cent with up to six digits, never as ``1e-07``."""
+    return format(Decimal(f"{100 * fraction:g}"), "f")
 
 
 def evenly_spaced_slices(n_slices: int, fraction: float) -> NDArray[np.int_]:

@@ -6,19 +6,22 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 
 from abdoseg.cards import load_card
 from abdoseg.checkpoints import load_tensors
 from abdoseg.config import make_config
 from abdoseg.errors import ConfigError, RunError, UnknownNameError
-from abdoseg.methods import METHODS
+from abdoseg.inference import sliding_window_logits
+from abdoseg.methods import METHODS, clip_driven, dynamic, text_embeddings
 from abdoseg.runs import load_run
 from abdoseg.steps.evaluate_run import evaluate_run
 from abdoseg.steps.ingest import ingest
 from abdoseg.steps.plan import plan_training
 from abdoseg.steps.train import train
 from abdoseg.store import Settings, Workspace
-from abdoseg.training_set import derived_cases
+from abdoseg.trained import load_model
+from abdoseg.training_set import derived_cases, open_stream
 from tests.conftest import Heard, word_case
 
 from .test_training import free_port, train_with_two  # noqa: F401 -- free_port is used by train_with_two
@@ -103,11 +106,11 @@ def test_two_processes_learn_what_one_does(two_sources, method):
 def test_cases_without_annotation_are_skipped_with_a_word(two_sources):
     told = Heard()
     run = train(two_sources, config("dodnet"), name="skips", device="cpu", progress=told).run
-    assert "1 training cases annotate nothing; dodnet cannot learn from them" in told.lines
+    assert "1 training case holds no annotated structure and is left out: dodnet cannot learn from it" in told.lines
     assert "word/word_0003" in run.data.keys("train")
     told = Heard()
     train(two_sources, config("sigmoid"), name="takes", device="cpu", progress=told)
-    assert not any("annotate nothing" in line for line in told.lines)
+    assert not any("left out" in line for line in told.lines)
 
 
 def test_a_method_that_needs_annotation_says_so(tmp_path):
@@ -116,7 +119,8 @@ def test_a_method_that_needs_annotation_says_so(tmp_path):
     workspace = Workspace.create(tmp_path / "w", Settings(spacing_mm=4.0))
     ingest(workspace, load_card("flare22-unlabelled").model_copy(update={"layouts": load_card("word").layouts}),
            tmp_path / "raw", unlabelled=True)  # fmt: skip
-    with pytest.raises(RunError, match="none of its 1 training cases annotates a structure; clip_driven needs one"):
+    none = "none of its 1 training cases holds an annotated structure; clip_driven needs one"
+    with pytest.raises(RunError, match=none):
         train(workspace, config("clip_driven"), device="cpu")
     with pytest.raises(ConfigError, match="multi_head: no source annotates a structure"):
         train(workspace, config("multi_head"), device="cpu")
@@ -142,6 +146,32 @@ def test_text_embeddings_come_from_a_file_once(two_sources, tmp_path):
     assert evaluate_run(two_sources, run, "val", device="cpu").steps == 4
     with pytest.raises(ConfigError, match=r"text.npy: .*No such file"):
         train(two_sources, chosen, name="text2", device="cpu")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_text_embeddings_that_were_found_are_frozen_with_the_run(two_sources, monkeypatch, there):
+    """`auto` takes what this machine has when a run begins; what it has later changes no run."""
+    made = torch.randn(16, 512)
+
+    def at_hand(setting, structures):
+        assert (setting, len(structures)) == ("clip", 16)
+        if not there:
+            raise ConfigError("text_embeddings: CLIP needs the package transformers")
+        return made
+
+    for module in (text_embeddings, clip_driven):
+        monkeypatch.setattr(module, "read_embeddings", at_hand)
+    chosen, name, told = config("clip_driven", text_embeddings="auto"), f"auto-{there}", Heard()
+    run = train(two_sources, chosen, name=name, device="cpu", stop_after=2, progress=told).run
+    found = "text embeddings: from clip" if there else "text embeddings: a learned table"
+    assert any(line.startswith(found) for line in told.lines)
+    assert load_run(two_sources, name).task().text_embeddings == ("clip" if there else "learned")
+    weights = load_tensors(run.checkpoint_file)[0]
+    assert any(key.endswith("controller.text") for key in weights) == there
+    there = not there
+    run = train(two_sources, chosen, name=name, device="cpu").run
+    assert evaluate_run(two_sources, run, "val", device="cpu").steps == 4
+    assert train(two_sources, chosen, name=name, device="cpu").outcome == "already finished"
 
 
 @every_method
@@ -175,6 +205,44 @@ def test_a_run_labels_for_another_and_only_once(two_sources, monkeypatch):
         assert load_run(two_sources, untouched).status in ("finished", "unfinished")
     monkeypatch.setattr("abdoseg.pseudo_labels.label_case", None)  # nothing is labelled again
     assert train(two_sources, chosen, name="student", device="cpu").outcome == "trained"
+
+
+def test_heads_that_are_independent_label_by_their_own_probabilities(two_sources):
+    """Background is 1 - the most probable structure, not a softmax over 17 classes."""
+    train(two_sources, config("sigmoid", steps=30, learning_rate=0.03), name="heads-teacher", device="cpu")
+    chosen = config("pseudo_label", start_from="heads-teacher", confidence=0.51)
+    run = train(two_sources, chosen, name="heads-student", device="cpu", stop_after=1).run
+    model, _ = load_model(load_run(two_sources, "heads-teacher"), torch.device("cpu"))
+    key = "word/word_0003"  # annotates nothing
+    scores = sliding_window_logits(model.network, two_sources.read_case(key).intensity(), model.settings())
+    p = expit(scores[1:].astype(np.float64))
+    highest = p.max(axis=0)
+    expected = np.where(highest >= 0.51, p.argmax(axis=0) + 1, np.where(highest <= 0.49, 0, 255))
+    found = derived_cases(run).open_case(key).label[...]
+    assert np.array_equal(found, expected)
+    softmax = np.exp(scores - scores.max(axis=0))
+    softmax /= softmax.sum(axis=0)
+    assert (softmax.max(axis=0)[found == 0] < 0.51).any()
+
+
+@pytest.mark.parametrize("sampler", ["cmd", "random"])
+def test_a_step_learns_the_structure_that_the_sampler_drew(two_sources, monkeypatch, sampler):
+    seen = []
+    genuine = dynamic.learnt_structures
+
+    def noted(looked_for, drawn, at_most, generator):
+        ids = genuine(looked_for, drawn, at_most, generator)
+        seen.append((drawn, ids))
+        return ids
+
+    monkeypatch.setattr(dynamic, "learnt_structures", noted)
+    chosen = config("dodnet", tasks_per_step=1, sampler=sampler, flip=[0.5, 0.0, 0.0], steps=8)
+    run = train(two_sources, chosen, name=f"one-task-{sampler}", device="cpu").run
+    draws = [open_stream(two_sources, run).example(t).shown for t in range(32)]
+    assert [drawn for drawn, _ in seen] == [-1 if shown is None else shown for shown in draws]
+    assert all(ids == [drawn] for drawn, ids in seen if drawn > 0)
+    assert all(len(ids) == 1 for _, ids in seen)
+    assert any(drawn > 0 for drawn, _ in seen) == (sampler == "cmd")
 
 
 def test_who_labels_is_needed_until_all_is_labelled(two_sources, monkeypatch):

@@ -1,13 +1,16 @@
 """What cannot be trained is refused in one line before anything is written."""
 
 import math
+import os
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 from abdoseg.cards import load_card
-from abdoseg.errors import ConfigError, RunError
+from abdoseg.checkpoints import save_tensors
+from abdoseg.errors import ConfigError, RunError, WorkspaceError
 from abdoseg.runs import plan_run
 from abdoseg.steps.ingest import ingest
 from abdoseg.steps.plan import plan_training
@@ -177,3 +180,79 @@ def test_steps_that_are_left_out_do_not_move_the_average(many_cases, monkeypatch
     run = train(many_cases, config(**changes), name="left-out", device="cpu").run
     state = load_tensors(run.checkpoint_file)[0]
     assert int(state["average..updates"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("entropy_weight", 1e300), ("learning_rate", 1e300), ("workers", 100_000), ("batch", 10**10)],
+        *[("patch", (10**6,) * 3), ("batch", True), ("learning_rate", True), ("steps", False)],
+    ],
+)
+def test_what_no_machine_can_do_is_no_setting(name, value):
+    with pytest.raises(ConfigError, match=f"configuration: {name}"):
+        config(**{name: value})
+
+
+def test_truth_stays_a_value_where_it_is_one():
+    assert config(checkpointing=True).checkpointing
+    assert config(channels_last=False).channels_last is False
+
+
+def test_weights_of_another_method_are_refused_before_anything_is_made(many_cases):
+    train(many_cases, config(steps=1, method="sigmoid"), name="sigmoid-first", device="cpu")
+    with pytest.raises(ConfigError, match="was trained by sigmoid, whose weights do not fit self_disambiguation's"):
+        train(many_cases, config(steps=1, start_from="sigmoid-first"), name="from-sigmoid", device="cpu")
+    assert not (many_cases.runs_folder / "from-sigmoid").exists()
+    train(many_cases, config(steps=1, method="sigmoid", start_from="sigmoid-first", seed=3), name="on", device="cpu")
+
+
+def test_an_unfinished_run_labels_nothing(many_cases):
+    train(many_cases, config(steps=3), name="half-way", device="cpu", stop_after=1)
+    with pytest.raises(ConfigError, match="half-way: is unfinished; labels are taken from a finished run"):
+        train(many_cases, config(steps=1, method="pseudo_label", start_from="half-way"), name="pupil", device="cpu")
+    assert not (many_cases.runs_folder / "pupil").exists()
+
+
+def test_a_place_for_curves_that_is_a_file_is_told(many_cases):
+    train(many_cases, config(steps=2), name="curves", device="cpu", stop_after=1)
+    board = many_cases.runs_folder / "curves" / "tensorboard"
+    shutil.rmtree(board)
+    board.touch()
+    with pytest.raises(WorkspaceError, match=r"tensorboard: cannot be written \([^\n]*\); move it away"):
+        train(many_cases, config(steps=2), name="curves", device="cpu")
+
+
+def test_half_written_files_of_a_killed_process_are_removed(many_cases):
+    train(many_cases, config(steps=2), name="killed", device="cpu", stop_after=1)
+    folder = many_cases.runs_folder / "killed"
+    drafts = [folder / "checkpoints" / ".0a1b2c3d.last.safetensors", folder / ".0a1b2c3d.model.json"]
+    others = [folder / ".hidden", folder / ".0a1b2c3", folder / "checkpoints" / "0a1b2c3d.last.safetensors"]
+    for path in (*drafts, *others):
+        path.write_bytes(b"half")
+    train(many_cases, config(steps=2), name="killed", device="cpu")
+    assert not any(path.exists() for path in drafts)
+    assert all(path.exists() for path in others)
+
+
+def test_weights_may_be_read_by_whom_the_umask_lets(many_cases):
+    before = os.umask(0o027)
+    try:
+        report = train(many_cases, config(steps=1), name="shared", device="cpu")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in report.run.folder.rglob("*.safetensors")}
+    assert set(modes.values()) == {0o640}, modes
+
+
+def test_a_damaged_checkpoint_is_told_with_the_ways_out(many_cases):
+    train(many_cases, config(steps=2), name="damaged", device="cpu", stop_after=1)
+    last = many_cases.runs_folder / "damaged" / "checkpoints" / "last.safetensors"
+    last.write_bytes(b"rubbish")
+    with pytest.raises(RunError, match=r"last\.safetensors: cannot be read \([^\n]*\); bring it back, or delete it"):
+        train(many_cases, config(steps=2), name="damaged", device="cpu")
+    save_tensors(last, {"model.nothing": torch.zeros(1)}, {"step": "1"})
+    with pytest.raises(RunError, match=r"holds the state of another training \([^\n]{10,200}\); bring it back"):
+        train(many_cases, config(steps=2), name="damaged", device="cpu")
+    last.unlink()
+    assert train(many_cases, config(steps=2), name="damaged", device="cpu").steps_done == 2

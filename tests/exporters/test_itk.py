@@ -51,7 +51,7 @@ def test_slicer_finds_names_colours_and_terms(tmp_path, label):
     ]
     assert not image.HasMetaDataKey("Segment2_ID")
     colour = [round(float(c) * 255) for c in field("Segment1_Color").split()]
-    assert colour == [0xA6, 0x46, 0x1F]
+    assert colour == [0xF5, 0x6D, 0x10]
     where = np.argwhere(label == 6)
     low, high = where.min(0), where.max(0)
     assert field("Segment1_Extent") == " ".join(f"{a} {b}" for a, b in zip(low, high, strict=True))

@@ -190,7 +190,7 @@ def test_rois_are_described(tmp_path):
         (2, "right_kidney"),
         (6, "liver"),
     ]
-    assert [list(r.ROIDisplayColor) for r in ds.ROIContourSequence][1] == [0xE6, 0xAB, 0x02]
+    assert [list(r.ROIDisplayColor) for r in ds.ROIContourSequence][1] == [0x88, 0x31, 0x87]
     code = ds.RTROIObservationsSequence[1].RTROIIdentificationCodeSequence[0]
     assert (code.CodeValue, code.SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning) == ("64033007", "Right")
     frame = ds.ReferencedFrameOfReferenceSequence[0]

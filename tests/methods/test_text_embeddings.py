@@ -1,6 +1,7 @@
 """Text embeddings from files, from CLIP, and rubbish."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from safetensors.torch import save_file
 
 from abdoseg.anatomy import ABDOMEN
 from abdoseg.errors import ConfigError
+from abdoseg.methods import text_embeddings
 from abdoseg.methods.assemble import build_model, method_for
 from abdoseg.methods.task import Task
-from abdoseg.methods.text_embeddings import PROMPT, read_embeddings
+from abdoseg.methods.text_embeddings import PROMPT, at_hand, read_embeddings
 
 NAMES = ABDOMEN.names
 
@@ -108,6 +110,18 @@ def test_clip_makes_them_of_the_prompts(tmp_path):
 def test_a_folder_without_clip_and_no_download(tmp_path):
     with pytest.raises(ConfigError, match=r"is not on this machine .*; give a file or a folder"):
         read_embeddings(str(tmp_path), NAMES)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_at_hand_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_embeddings, "_CLIP_MODEL", str(tmp_path / "clip"))
+    assert at_hand(NAMES) == "learned"
+    tiny_clip(tmp_path / "clip")
+    assert at_hand(NAMES) == "clip"
+    (tmp_path / "clip" / "model.safetensors").unlink()  # a download that was broken off
+    assert at_hand(NAMES) == "learned"
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert at_hand(NAMES) == "learned"
 
 
 def test_a_fresh_model_takes_them_and_keeps_them(tmp_path):

@@ -1,13 +1,16 @@
 """Summaries against numbers worked out by hand."""
 
+import itertools
 import random
 import statistics
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from abdoseg.errors import ConfigError, UnknownNameError
-from abdoseg.metrics import Outcome, Score, summarise
+from abdoseg.metrics import GROUPINGS, Outcome, Score, summarise
 from abdoseg.metrics.aggregate import _resamples, bootstrap_ci95
 
 # Two sources, three subjects. Subject means: a/1 (90 + 70) / 2 = 80; a/2 60; b/1 (80 + 50 + 20) / 3 = 50.
@@ -109,6 +112,97 @@ def test_by_subject_and_structure_gives_single_values():
     assert found["a/1", "spleen"] == (70.0, None, 70.0, 1)
     assert found["a/1", "average"] == pytest.approx(A1)
     assert found["all", "average"] == pytest.approx(AVERAGE)
+
+
+NO_SCORE = 0
+tables = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "c"]),
+        st.sampled_from(["CT", "MR"]),
+        st.lists(st.integers(0, 100), min_size=3, max_size=3).filter(any),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def scores_of(table):
+    """Scores of subjects, each a dataset, a modality and the values of three structures."""
+    return [
+        Score(name, "dsc", float(v) if v != NO_SCORE else None, Outcome.SCORED, dataset, f"{i}", modality)
+        for i, (dataset, modality, values) in enumerate(table)
+        for name, v in zip(("liver", "spleen", "aorta"), values, strict=True)
+    ]
+
+
+def expected_values(scores, keys):
+    """The values a row is about, by the words of the rules, and how many subjects they are of."""
+    fixed = {key: name for key, name in keys.items() if name not in ("all", "average")}
+    chosen = [s for s in scores if s.value is not None and all(getattr(s, k) == name for k, name in fixed.items())]
+    if "structure" in fixed or ("subject" in fixed and "structure" not in keys):
+        groups = [[s.value] for s in chosen]
+    else:
+        unit = "structure" if "structure" in keys else "subject"
+        names = dict.fromkeys(getattr(s, unit) for s in chosen)
+        groups = [[s.value for s in chosen if getattr(s, unit) == name] for name in names]
+    return [statistics.mean(group) for group in groups], len({s.subject for s in chosen})
+
+
+def expected_rows(scores, by):
+    """Names of all rows: every group that has a score; those of the last dividing key summed up, then all of them."""
+    found = set()
+    dividing = sorted((key for key in by if key != "structure"), key="subject".__eq__)
+    for score in scores:
+        if score.value is None:
+            continue
+        for kept in range(len(dividing) + 1):
+            names = {key: getattr(score, key) if i < kept else "all" for i, key in enumerate(dividing)}
+            for structure in (score.structure, "average"):
+                found.add(tuple((names | {"structure": structure})[key] for key in by))
+    return found
+
+
+@pytest.mark.parametrize("by", [*itertools.permutations(GROUPINGS, 2), *itertools.permutations(GROUPINGS, 1)])
+@given(tables)
+def test_every_pair_of_groupings_equals_a_brute_force(by, table):
+    scores = scores_of(table)
+    found = summarise(scores, by)
+    assert {tuple(row.keys.values()) for row in found} == expected_rows(scores, by)
+    assert len(found) == len(expected_rows(scores, by))
+    for row in found:
+        assert tuple(row.keys) == by
+        values, cases = expected_values(scores, row.keys)
+        assert (row.n, row.cases) == (len(values), cases)
+        assert (row.mean, row.median) == pytest.approx((statistics.mean(values), statistics.median(values)))
+        assert row.std == (pytest.approx(statistics.stdev(values)) if len(values) > 1 else None)
+        assert row.overall == bool({"all", "average"} & set(row.keys.values()))
+
+
+def test_averages_tell_how_many_cases_are_behind_them():
+    found = {tuple(row.keys.values()): (row.n, row.cases) for row in summarise(SCORES, ("dataset", "structure"))}
+    assert found["all", "average"] == (3, 3)
+    assert found["a", "average"] == (2, 2)
+    assert found["b", "average"] == (3, 1)  # three structures of one case
+    assert found["b", "liver"] == (1, 1)
+    (first, *_) = summarise(SCORES, ("subject",))
+    assert (first.n, first.cases, first.to_json()["cases"]) == (2, 1, 1)
+
+
+def test_a_first_case_that_lacks_a_structure_does_not_move_its_row():
+    values = [
+        ("hd95", "a/1", None, None),
+        ("dsc", "a/1", None, 90.0),
+        ("hd95", "a/2", 3.0, 4.0),
+        ("dsc", "a/2", 80.0, 1.0),
+    ]
+    scores = [
+        Score(structure, metric, value, Outcome.SCORED, "a", subject)
+        for metric, subject, *pair in values
+        for structure, value in zip(("spleen", "liver"), pair, strict=True)
+    ]
+    order = [(row.metric, row.keys["structure"]) for row in summarise(scores, ("structure",))]
+    assert order == [(m, s) for m in ("hd95", "dsc") for s in ("spleen", "liver", "average")]
+    assert [row.metric for row in summarise(scores[:4], ())] == ["dsc"]
 
 
 @pytest.mark.parametrize("by", [("dataset", "modality"), ("modality", "structure"), ("modality", "subject")])

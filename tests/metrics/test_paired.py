@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,6 +95,21 @@ def test_only_what_both_have_counts_and_few_pairs_have_no_p_value():
     b = scores([[80, 40], [70, 30], [60, 20]])
     assert {(row.n, row.p, row.p_holm) for row in compare_scores(a, b)} == {(3, None, None)}
     assert compare_scores(a, []) == []
+
+
+def test_rows_keep_their_order_where_the_first_case_lacks_a_structure():
+    """Of either model, in any metric: the order is that of all scores, not of those with a value."""
+    lacking, whole = np.array([[np.nan, 60], [70, 50]]), np.array([[80.0, 60], [70, 50]])
+    for a, b in ((lacking, whole), (whole, lacking), (lacking, lacking)):
+        both = [
+            [replace(score, metric=metric) for metric in ("hd95", "dsc") for score in scores(values)]
+            for values in (a, b)
+        ]
+        found = [(row.metric, row.structure) for row in compare_scores(*both)]
+        assert found == [(m, s) for m in ("hd95", "dsc") for s in ("liver", "spleen", "all")]
+    nobody = scores(np.full((2, 2), np.nan))
+    unmeasured = [replace(score, metric="hd95") for score in nobody]
+    assert {row.metric for row in compare_scores([*unmeasured, *scores(whole)], scores(whole))} == {"dsc"}
 
 
 def test_five_pairs_have_no_p_value_and_six_have():

@@ -137,6 +137,19 @@ def test_shifted_cube_by_hand():
     assert measured(*pair, (2.0, 1.0, 1.0), 5.9)[0] < 1.0
 
 
+@given(st.integers(0, 2), st.integers(-4, 4), spacings, st.tuples(*[st.integers(5, 8)] * 3))
+def test_shifted_boxes_are_as_far_apart_as_in_medpy(axis, shift, spacing, sides):
+    """Elsewhere the definitions differ; here over 5 % of either surface lie one shift away, and nothing further."""
+    from medpy.metric import binary
+
+    pair = np.zeros((2, 16, 16, 16), bool)
+    for mask, offset in zip(pair, (0, shift), strict=True):
+        mask[tuple(slice(4 + offset * (i == axis), 4 + offset * (i == axis) + n) for i, n in enumerate(sides))] = True
+    _, hd95 = measured(*pair, spacing)
+    assert hd95 == pytest.approx(abs(shift) * spacing[axis])
+    assert hd95 == pytest.approx(binary.hd95(*pair, voxelspacing=spacing))
+
+
 ORGANS = ABDOMEN.subset(("spleen", "liver"))
 BOTH = Annotation.partial((1, 2), 2)
 SURFACES = EvalSettings(metrics=("dsc", "nsd", "hd95"))

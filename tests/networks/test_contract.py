@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from torch.nn import functional
 
 from abdoseg.errors import UnknownNameError
 from abdoseg.networks import NETWORKS, build_network
@@ -170,12 +171,42 @@ def test_every_parameter_learns(built, name):
             assert parameter.grad.any(), key
 
 
-@every_network
-@pytest.mark.parametrize("channels", [1, 30])
-def test_output_channels(name, channels):
+def with_channels(built, name, channels):
+    """Return the network of other output channels: weights of its own where they depend on them, else those built."""
     with torch.device("meta"):
         network = build_network(name, channels)
-        assert network(torch.rand(1, 1, 32, 32, 16)).shape == (1, channels, 32, 32, 16)
+    known = built(name).state_dict()
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        key: known[key] if known[key].shape == made.shape else torch.randn(made.shape, generator=generator) * 0.05
+        for key, made in network.state_dict().items()
+    }
+    network.load_state_dict(state, assign=True)
+    return network
+
+
+@every_network
+@pytest.mark.parametrize("structures", [1, 30])
+def test_it_learns_so_many_structures(built, name, structures):
+    network, x = with_channels(built, name, 1 + structures), smallest(name)
+    label = torch.randint(1 + structures, (1, *x.shape[2:]), generator=torch.Generator().manual_seed(1))
+    deep = NETWORKS[name].deep_supervision
+    levels = network.deep_logits(x) if deep else (network(x),)
+    assert all(logits.shape == (1, 1 + structures, *x.shape[2:]) for logits in levels)
+    sum(functional.cross_entropy(logits, label) for logits in levels).backward()
+    for key, parameter in network.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), key
+        if parameter.ndim > 1:
+            assert parameter.grad.any(), key
+    biases = [parameter for parameter in network.head.parameters() if parameter.ndim == 1]
+    assert biases
+    assert all(bias.grad.all() for bias in biases)  # each structure has an output that learns
+
+
+@every_network
+def test_one_output_channel(name):
+    with torch.device("meta"):
+        assert build_network(name, 1)(torch.rand(1, 1, 32, 32, 16)).shape == (1, 1, 32, 32, 16)
 
 
 @every_network
@@ -255,6 +286,29 @@ def test_half_precision_weights(built, name):
         logits = copy.deepcopy(network).to(torch.bfloat16)(x.to(torch.bfloat16))
     assert logits.dtype == torch.bfloat16
     assert difference(logits, expected) < 0.15
+
+
+# PyTorch's CPU (2.13) has all operations in float16, but no fast convolutions: a forward pass of these sizes takes 4 to
+# 120 times as long as in float32, and the slow ones up to minutes.
+QUICK_IN_FLOAT16 = {"unet_small", "segresnet", "mednext_s", "unetr"}
+in_float16 = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK_IN_FLOAT16 else pytest.mark.slow) for name in NETWORKS]
+)
+
+
+@in_float16
+def test_float16(built, name):
+    network, x = built(name), smallest(name)
+    with torch.no_grad():
+        expected = network(x)
+        weights = copy.deepcopy(network).half()(x.half())
+    with torch.autocast("cpu", dtype=torch.float16):
+        mixed = network(x)
+    mixed.float().square().mean().backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+    assert weights.dtype == torch.float16
+    assert difference(weights, expected) < 0.05
+    assert difference(mixed, expected) < 0.05
 
 
 def difference(logits, expected):

@@ -97,6 +97,11 @@ def mirrored_labels(label: NDArray[np.uint8], partners: Sequence[int]) -> NDArra
     return table[label]
 
 
+def mirrored_id(structure: int | None, partners: Sequence[int]) -> int | None:
+    """Return the id of the structure on the other side; background, 0, and ``None`` stay."""
+    return partners[structure - 1] if structure else structure
+
+
 def mirrored_rows(rows: NDArray[np.bool_], partners: Sequence[int]) -> NDArray[np.bool_]:
     """Return ``annotated (G, N)`` of a mirrored patch: what was known of one side is known of the other."""
     mirrored: NDArray[np.bool_] = rows[:, np.asarray(partners) - 1]

@@ -12,6 +12,7 @@ from abdoseg.cli import (
     evaluate,
     export,
     ingest,
+    init,
     inspect_,
     list_,
     phantom,
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 
 app.command("ingest")(ingest.ingest)
+app.command("init")(init.init)
 app.command("status")(status.status)
 app.command("sparsify")(sparsify.sparsify)
 app.command("sample")(sample.sample)

@@ -1,10 +1,12 @@
 """What all commands share: consoles, progress, options, errors as one line."""
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,9 +98,17 @@ def warn(text: str) -> None:
     err.print(f"[yellow]warning:[/] {escape(text)}")
 
 
-def next_step(command: str) -> None:
-    """Say what to type next."""
-    err.print(f"[dim]next:[/] {escape(command)}")
+def next_step(*commands: str) -> None:
+    """Say what to type next, each command in one line, however long: a broken one cannot be copied."""
+    for word, command in zip(chain(["next:"], repeat("or:")), commands, strict=False):
+        err.print(f"[dim]{word}[/] {escape(command)}", soft_wrap=True)
+
+
+def in_workspace(context: typer.Context, *words: str) -> str:
+    """Return the command of some words, with the workspace if one was typed: without it, it would look elsewhere."""
+    source = context.get_parameter_source("workspace")
+    typed = source is not None and source.name == "COMMANDLINE"
+    return shlex.join([*words, *(["--workspace", str(context.params["workspace"])] if typed else [])])
 
 
 def print_json(value: Any) -> None:

@@ -53,7 +53,8 @@ def launch(processes: int, arguments: list[str]) -> None:
         codes = [failure.exitcode for failure in error.failures.values()]
         told = [code for code in codes if code > 0]  # those killed may have been killed because of these
         if not told:
-            raise RunError(f"a process of this training was killed by signal {-codes[0]}") from error
+            msg = f"a process was killed by signal {-codes[0]}; the same command goes on with what was saved"
+            raise RunError(msg) from error
         raise typer.Exit(told[0]) from error
     except SignalException as error:
         raise typer.Exit(130) from error  # the first process has said that it stopped

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from abdoseg.cli._console import in_workspace, split_names
+
 if TYPE_CHECKING:
     from abdoseg.config import TrainConfig
     from abdoseg.runs import Run
@@ -51,7 +53,6 @@ def config_of(
         If the file or a setting cannot be read.
     """
     from abdoseg.cards import expand_aliases
-    from abdoseg.cli._console import split_names
     from abdoseg.config import make_config
 
     sources = expand_aliases(split_names(options.pop("sources", None))) or None
@@ -97,21 +98,16 @@ def _typed_options(context: typer.Context, leave_out: Collection[str]) -> list[s
     return words
 
 
-def next_for_run(context: typer.Context, run: "Run", leave_out: Collection[str]) -> str:
+def next_for_run(context: typer.Context, run: "Run") -> str:
     """Return the command that goes on with a run: its training, or its scores where it is finished."""
-    typed = _typed_options(context, leave_out)
     if run.status == "finished":
-        return shlex.join(["abdoseg", "eval", "--run", run.name, *typed])
-    return shlex.join(["abdoseg", "train", "--config", f"{run.folder / 'config.toml'}", "--name", run.name, *typed])
+        return in_workspace(context, "abdoseg", "eval", "--run", run.name)
+    return in_workspace(context, "abdoseg", "train", *again(run.folder))
 
 
-def say_next(command: str) -> None:
-    """Say what to type next in one line, however long: a broken one cannot be copied."""
-    from rich.markup import escape
-
-    from abdoseg.cli._console import err
-
-    err.print(f"[dim]next:[/] {escape(command)}", soft_wrap=True)
+def again(folder: Path) -> list[str]:
+    """Return the options of `abdoseg train` that go on with the run in a folder."""
+    return ["--config", str(folder / "config.toml"), "--name", folder.name]
 
 
 def configs_by_device(

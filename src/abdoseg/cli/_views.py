@@ -40,6 +40,8 @@ def _line(text: str) -> None:
 
 def recipe(view: dict[str, Any]) -> str:
     """Return how a view chooses slices, in words."""
+    from abdoseg.views import percent
+
     *first, last = view["axes"]
     axes = f"{', '.join(first)} and {last}" if first else last
     grid = "native slices" if view["native"] else "slices"
@@ -47,7 +49,7 @@ def recipe(view: dict[str, Any]) -> str:
         text = f"every {_ordinal(view['every'])} of the {axes} {grid}"
     else:
         chance = "evenly spaced" if view["how"] == "even" else f"at random (seed {view['seed']})"
-        text = f"{100 * view['fraction']:g} % of the {axes} {grid}, {chance}"
+        text = f"{percent(view['fraction'])} % of the {axes} {grid}, {chance}"
     if view["structures"]:
         text += f", of {', '.join(view['structures'])} only"
     return text + (", for each structure by itself" if view["per_structure"] else "")

@@ -6,7 +6,17 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from abdoseg.cli._console import Commands, JsonOption, counted, next_step, out, print_json, warn
+from abdoseg.cli._console import (
+    DEFAULT_WORKSPACE,
+    Commands,
+    JsonOption,
+    WorkspaceOption,
+    counted,
+    next_step,
+    out,
+    print_json,
+    warn,
+)
 
 app = typer.Typer(cls=Commands, help="The registry: what each known source holds.", no_args_is_help=True)
 
@@ -57,14 +67,20 @@ def show(card: Annotated[str, typer.Argument(help="Card, alias or path.")], as_j
 def check(
     card: Annotated[str, typer.Argument(help="Card or path of your own card.")],
     folder: Annotated[Path | None, typer.Argument(help="Also see what the card finds in this folder.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Check a card; all faults are told at once. With a folder, see which cases it finds there; nothing is stored."""
+    """Check a card; all faults are told at once. With a folder, see which cases it finds there; nothing is stored.
+
+    Where a workspace is there, its structures may be named as well as the paper's.
+    """
     from abdoseg.cards import check_structures, load_cards
     from abdoseg.readers.layouts import find_cases
+    from abdoseg.store import Settings, Workspace
 
+    settings = Workspace.open(workspace).settings if Workspace.is_at(workspace) else Settings()
     failed = False
     for one in load_cards(card):
-        check_structures(one)
+        check_structures(one, settings.known)
         out.print(f"{one.id}: good, {len(one.annotated)} structures, {counted(len(one.layouts), 'layout')}")
         if folder is None:
             continue

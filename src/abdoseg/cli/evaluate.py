@@ -1,6 +1,7 @@
 """``abdoseg eval``."""
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,8 +21,18 @@ from abdoseg.cli._console import (
 )
 
 if TYPE_CHECKING:
+    from abdoseg.anatomy import Anatomy
     from abdoseg.metrics import EvalSettings, Score
     from abdoseg.progress import Progress
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The scores of a run or a folder, with its name and its structures."""
+
+    name: str
+    anatomy: "Anatomy"
+    scores: "list[Score]"
 
 
 def evaluate(
@@ -86,11 +97,11 @@ def evaluate(
         else:
             names = compare or (run,)
             found = [_run(workspace, name, split, device, settings, progress) for name in names]
-    for scores in found:
-        _require_scores(scores)
-        _tell_unscored(scores)
+    for scored in found:
+        _require_scores(scored.scores)
+        _tell_unscored(scored.scores)
     if len(found) == 2:
-        _print_comparison(found[0], found[1], format_)
+        _print_comparison(found[0].scores, found[1].scores, format_)
     else:
         _print_rows(found[0], groups, format_)
 
@@ -118,18 +129,18 @@ def _check_choice(
         raise ConfigError("--by: a comparison is by structure and over subjects; leave --by out")
 
 
-def _print_rows(scores: "list[Score]", groups: tuple[str, ...], format_: str) -> None:
+def _print_rows(scored: _Scored, groups: tuple[str, ...], format_: str) -> None:
     from abdoseg.metrics import summarise
     from abdoseg.tables import format_rows
 
-    rows = summarise(scores, groups)
+    rows = summarise(scored.scores, groups)
     if format_ == "table":
         from abdoseg.cli._tables import rich_table
 
         out.print(rich_table(rows))
         next_step("abdoseg eval --by dataset, --by subject, or --format json")
     else:
-        typer.echo(format_rows(rows, format_))
+        typer.echo(format_rows(rows, format_, scored.name, scored.anatomy), nl=False)
 
 
 def _print_comparison(a: "list[Score]", b: "list[Score]", format_: str) -> None:
@@ -144,7 +155,7 @@ def _print_comparison(a: "list[Score]", b: "list[Score]", format_: str) -> None:
     if few:
         say(f"no p value in {few} of {len(rows)} rows: fewer than {FEWEST_PAIRS} pairs differ")
     if format_ != "table":
-        typer.echo(format_comparison(rows, format_))
+        typer.echo(format_comparison(rows, format_), nl=False)
         return
     from abdoseg.cli._tables import comparison_table
 
@@ -215,7 +226,7 @@ def _tolerances(texts: tuple[str, ...]) -> dict[str, float]:
 
 def _run(
     workspace: Path, name: str | None, split: str, device: str, settings: "EvalSettings", progress: "Progress"
-) -> "list[Score]":
+) -> _Scored:
     from abdoseg.runs import load_run
     from abdoseg.steps.evaluate_run import evaluate_run
     from abdoseg.store import Workspace
@@ -229,7 +240,7 @@ def _run(
     say(
         f"run [bold]{run.name}[/], {report.steps} steps, {split}: {len(report.cases)} cases, on the {spacing:g} mm grid"
     )
-    return report.scores
+    return _Scored(run.name, run.anatomy, report.scores)
 
 
 def _folders(
@@ -241,8 +252,9 @@ def _folders(
     progress: "Progress",
     *,
     resample: bool,
-) -> "list[Score]":
+) -> _Scored:
     from abdoseg.errors import unknown_name
+    from abdoseg.readers import stem_of
     from abdoseg.steps.evaluate_folders import Missing, evaluate_pairs, folder_rules, pair_folders
 
     allowed: dict[str, Missing] = {"error": "error", "zero": "zero", "skip": "skip"}
@@ -252,4 +264,5 @@ def _folders(
     pairs, notes = pair_folders(pred, ref, allowed[missing])
     for line in (*rules.notes, *notes):
         say(line)
-    return evaluate_pairs(pairs, rules, settings, progress, resample=resample)
+    scores = evaluate_pairs(pairs, rules, settings, progress, resample=resample)
+    return _Scored(stem_of(pred.resolve()), rules.anatomy, scores)

@@ -21,11 +21,11 @@ from abdoseg.cli._console import (
     warn,
 )
 from abdoseg.cli._launch import end_with_launcher, launch
+from abdoseg.cli._predict import Asked, check_asked, check_names, check_windows, post_settings
 
 if TYPE_CHECKING:
-    from abdoseg.anatomy import Anatomy
     from abdoseg.model import SegmentationModel
-    from abdoseg.postprocess import PostSettings
+    from abdoseg.runs import Run
     from abdoseg.steps.predict import PredictionReport
     from abdoseg.steps.predict_folder import FolderOptions, FolderReport
 
@@ -116,28 +116,33 @@ def predict(
     torchrun and srun may start several processes, too.
     """
     from abdoseg.errors import ConfigError
-    from abdoseg.steps.predict_folder import FolderOptions
 
     many = split is not None or (scan is not None and _is_batch(scan))
-    _check(scan, split, nproc, statistics, many=many, pictures=preview or uncertainty)
-    if explain:
-        if scan is None or many:
-            raise ConfigError("--explain-cost: explains the cost of one scan; give its file")
-        _explain(_with_settings(_model(workspace, runs, device), tta=tta, overlap=overlap, weights=weights), scan)
-        return
-    if output is None:
+    kept, names = split_names(structures) or None, split_names(runs)
+    pictures = preview or uncertainty
+    check_asked(Asked(scan, split, output, many, modality, kept, format_, statistics, pictures, nproc))
+    if output is None and not explain:
         raise ConfigError("--output: where should the labels go? Give a file (or a folder for several scans) with -o")
-    if nproc > 1:
+    if explain and many:
+        raise ConfigError("--explain-cost: explains the cost of one scan; give its file")
+    chosen = _runs(workspace, names)
+    post = post_settings(check_names(chosen, kept), largest, fill_holes, min_ml)
+    check_windows(overlap, weights)
+    if nproc > 1 and output is not None:
         _several_processes(output, nproc)
         return
     end_with_launcher()
-    model = _with_settings(_model(workspace, runs, device), tta=tta, overlap=overlap, weights=weights)
-    post = _post(model.anatomy, largest, fill_holes, min_ml)
-    kept = split_names(structures) or None
+    model = _with_settings(_model(chosen, device), tta=tta, overlap=overlap, weights=weights)
+    if explain and scan is not None:
+        _explain(model, scan)
+        return
+    assert output is not None  # asked for above
+    from abdoseg.steps.predict_folder import FolderOptions  # with PyTorch, so not before what is wrong was told
+
     suffix = format_ or ("nifti" if many else "")
     options = FolderOptions(modality, kept, suffix, post, uncertainty=uncertainty, preview=preview)
     if split is not None:
-        _whole_split(model, workspace, runs[0] if runs else None, split, output, options)
+        _whole_split(model, workspace, chosen[0], split, output, options)
     elif scan is not None and many:
         _whole_folder(model, scan, output, options)
     elif scan is not None:
@@ -160,42 +165,27 @@ def _explain(model: "SegmentationModel", scan: Path) -> None:
     say(f"about {cost.memory_bytes / 1e6:.0f} MB beside scan and network; nothing was predicted")
 
 
-def _check(
-    scan: Path | None, split: str | None, nproc: int, statistics: Path | None, *, many: bool, pictures: bool
-) -> None:
-    """Refuse options that do not go together."""
-    from abdoseg.errors import ConfigError, unknown_name
+def _runs(workspace: Path, names: tuple[str, ...]) -> "list[Run]":
+    """Return the runs asked for; without a name, the newest finished one."""
+    from abdoseg.runs import load_run
+    from abdoseg.store import Workspace
 
-    if (scan is None) == (split is None):
-        raise ConfigError("give a scan, or a folder of scans, or --split; one of them")
-    if split is not None and split not in ("train", "val", "test", "all"):
-        raise unknown_name("--split", split, ["train", "val", "test", "all"])
-    if nproc > 1 and not many:
-        raise ConfigError(f"--nproc {nproc}: processes share the scans of a folder; {scan} is one scan")
-    if split is not None and (pictures or statistics is not None):
-        raise ConfigError(
-            "--split: predicts from the store, which does not hold the scans themselves; pictures, statistics and "
-            "uncertainty need the scan's own file"
-        )
-    if many and statistics is not None:
-        raise ConfigError(f"--statistics {statistics}: {scan} is a folder of scans; theirs are beside each label map")
+    store = Workspace.open(workspace)
+    return [load_run(store, name) for name in names] if names else [load_run(store, None)]
 
 
-def _model(workspace: Path, names: list[str] | None, device: str) -> "SegmentationModel":
+def _model(runs: "list[Run]", device: str) -> "SegmentationModel":
     """Return the model of a run, or the mean of several."""
     from abdoseg.devices import choose_device
     from abdoseg.engine.place import place_of
     from abdoseg.ensemble import ensemble_of
-    from abdoseg.runs import load_run
-    from abdoseg.store import Workspace
     from abdoseg.trained import load_model
 
-    store = Workspace.open(workspace)
     where = choose_device(device)
     if where.type == "cuda" and where.index is None:
         where = choose_device(f"cuda:{place_of(os.environ)[0].local_rank}")
     models = []
-    for run in [load_run(store, name) for name in names] if names else [load_run(store, None)]:
+    for run in runs:
         model, steps = load_model(run, where)
         say(f"run [bold]{run.name}[/], {run.status}, {steps} steps")
         models.append(model)
@@ -226,36 +216,14 @@ def _one_scan(
 def _with_settings(model: "SegmentationModel", *, tta: bool, overlap: float, weights: str) -> "SegmentationModel":
     from dataclasses import replace
 
-    from abdoseg.errors import unknown_name
     from abdoseg.inference import TEST_TIME_VIEWS, View
 
-    if weights not in ("gaussian", "constant"):
-        raise unknown_name("--weights", weights, ["gaussian", "constant"])
     chosen: Literal["gaussian", "constant"] = "constant" if weights == "constant" else "gaussian"
     views = TEST_TIME_VIEWS if tta else (View(),)
     if tta:
         say(f"test-time augmentation: {len(views)} forward passes a window")
     settings = replace(model.settings(), overlap=overlap, weights=chosen, views=views)
     return replace(model, inference=settings)
-
-
-def _post(
-    anatomy: "Anatomy", largest: list[str] | None, fill_holes: list[str] | None, min_ml: list[str] | None
-) -> "PostSettings":
-    from abdoseg.postprocess import PostSettings
-
-    volumes = dict(_volume(entry) for entry in split_names(min_ml))
-    return PostSettings.of(anatomy, split_names(largest), split_names(fill_holes), volumes)
-
-
-def _volume(entry: str) -> tuple[str, float]:
-    from abdoseg.errors import ConfigError
-
-    name, _, volume = entry.partition("=")
-    try:
-        return name, float(volume)
-    except ValueError as error:
-        raise ConfigError(f"--min-ml: found {entry!r}; expected NAME=MILLILITRES, as in spleen=1 or all=0.2") from error
 
 
 def _is_batch(scan: Path) -> bool:
@@ -275,17 +243,16 @@ def _whole_folder(model: "SegmentationModel", folder: Path, output: Path, option
 
 
 def _whole_split(
-    model: "SegmentationModel", workspace: Path, run: str | None, split: str, output: Path, options: "FolderOptions"
+    model: "SegmentationModel", workspace: Path, run: "Run", split: str, output: Path, options: "FolderOptions"
 ) -> None:
     from abdoseg.engine.place import place_of
-    from abdoseg.runs import load_run
     from abdoseg.steps.predict_split import predict_split
     from abdoseg.store import Workspace
 
     store, place = Workspace.open(workspace), place_of(os.environ)[0]
     share = (place.rank, place.size)
     with progress_bar(silent=place.rank > 0) as progress:
-        report = predict_split(model, (store, load_run(store, run), split), output, options, progress, share)
+        report = predict_split(model, (store, run, split), output, options, progress, share)
     _tell(report, place.size)
 
 
@@ -293,8 +260,6 @@ def _tell(report: "FolderReport", processes: int) -> None:
     for name, one in report.predicted.items():
         for warning in (*one.warnings, *map(str, one.changes)):
             warn(f"{name}: {warning}")
-    for name, why in report.failed.items():
-        warn(f"{name}: failed: {why}")
     # A launcher would kill the other processes of one that fails: what failed is in the manifest.
     if processes == 1:
         _sum_up(len(report.predicted), len(report.skipped), len(report.failed), report.manifest)

@@ -54,6 +54,10 @@ def reproduce(
     ] = False,
     device: DeviceOption = "auto",
     nproc: Annotated[int, typer.Option(min=1, max=1024, help="Processes a training, one a GPU.")] = 1,
+    ignore_memory: Annotated[
+        bool, typer.Option("--ignore-memory", help="Train also rows that need more memory than is free.")
+    ] = False,
+    format_: Annotated[str, typer.Option("--format", help="table, json, csv, markdown or latex.")] = "table",
     as_json: JsonOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
@@ -67,6 +71,7 @@ def reproduce(
     from abdoseg.store import Workspace
 
     _require_one_process()
+    format_ = _chosen_format(format_, as_json=as_json, list_only=list_only)
     options = Options(scale, preset, network, parse_settings(settings), _numbers(seeds), at_hand)
     if table is None and not list_only:
         known = ", ".join(list_tables())
@@ -74,9 +79,21 @@ def reproduce(
     store = Workspace.open(workspace)
     studies = [load_study(name) for name in ([table] if table else list_tables())]
     if list_only:
-        _list(store, studies, options, as_json=as_json)
+        _list(store, studies, options, as_json=format_ == "json")
     else:
-        _run(store, studies[0], options, split_names(rows), device, nproc, as_json=as_json)
+        _run(store, studies[0], options, split_names(rows), device, nproc, ignore_memory=ignore_memory, format_=format_)
+
+
+def _chosen_format(format_: str, *, as_json: bool, list_only: bool) -> str:
+    """Return the format asked for by ``--format`` or ``--json``."""
+    from abdoseg.errors import ConfigError, unknown_name
+
+    formats = ["table", "json"] if list_only else ["table", "json", "csv", "markdown", "latex"]
+    if format_ not in formats:
+        raise unknown_name("format of --list" if list_only else "format", format_, formats)
+    if as_json and format_ not in ("table", "json"):
+        raise ConfigError(f"--json: found --format {format_} too, expected one of them; leave one out")
+    return "json" if as_json else format_
 
 
 def _require_one_process() -> None:
@@ -104,19 +121,20 @@ def _run(
     device: str,
     nproc: int,
     *,
-    as_json: bool,
+    ignore_memory: bool,
+    format_: str,
 ) -> None:
     from abdoseg.steps.reproduce import reproduce as run_rows
 
-    trainer = _several_processes(store, nproc, device) if nproc > 1 else None
+    again = ["--device", device, "--workspace", str(store.path), *(["--ignore-memory"] if ignore_memory else [])]
+    how: dict[str, Any] = {"processes": nproc, "ignore_memory": ignore_memory}
+    how["trainer"] = _several_processes(nproc, again) if nproc > 1 else None
     with progress_bar() as progress:
-        made = run_rows(store, study, options, rows=rows, device=device, trainer=trainer, progress=progress)
-    if as_json:
-        from abdoseg.experiments import to_json
-
-        typer.echo(to_json(made.page), nl=False)
-    else:
+        made = run_rows(store, study, options, rows=rows, device=device, **how, progress=progress)
+    if format_ == "table":
         _print(made.page)
+    else:
+        typer.echo(_text(made.page, format_), nl=False)
     say(f"wrote {escape(str(made.files[0].parent))}: {', '.join(file.name for file in made.files)}")
     if made.incomplete:
         warn(f"{counted(len(made.incomplete), 'row')} without a number; the lines under the table say why")
@@ -124,8 +142,8 @@ def _run(
     next_step("abdoseg reproduce --list, or abdoseg status")
 
 
-def _several_processes(store: "Workspace", nproc: int, device: str) -> "Trainer":
-    """Return what trains a configuration by ``abdoseg train`` in several processes."""
+def _several_processes(nproc: int, options: list[str]) -> "Trainer":
+    """Return what trains a configuration by ``abdoseg train`` in several processes, with these options."""
     import tomli_w
 
     from abdoseg.cli._launch import launch
@@ -135,7 +153,7 @@ def _several_processes(store: "Workspace", nproc: int, device: str) -> "Trainer"
             file = Path(folder) / "config.toml"
             file.write_text(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
             with _results_to_messages():
-                launch(nproc, ["train", "--config", str(file), "--device", device, "--workspace", str(store.path)])
+                launch(nproc, ["train", "--config", str(file), *options])
 
     return trainer
 
@@ -151,6 +169,18 @@ def _results_to_messages() -> Iterator[None]:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def _text(page: "Page", format_: str) -> str:
+    from abdoseg.experiments import to_csv, to_json, to_markdown
+    from abdoseg.experiments.page import paper_grid
+    from abdoseg.tables import latex_table
+
+    if format_ != "latex":
+        return {"json": to_json, "csv": to_csv, "markdown": to_markdown}[format_](page)
+    grid = paper_grid(page)
+    rows = [(list(row), False) for row in grid.body]
+    return latex_table(grid.header, grid.names, rows, [page.study.table.title, *page.notes])
 
 
 def _print(page: "Page") -> None:

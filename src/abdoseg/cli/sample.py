@@ -9,6 +9,7 @@ from abdoseg.cli._console import (
     JsonOption,
     WorkspaceOption,
     counted,
+    next_step,
     out,
     print_json,
     say,
@@ -23,7 +24,6 @@ from abdoseg.cli._training import (
     ViewOption,
     config_of,
     next_for_run,
-    say_next,
     typed_again,
 )
 
@@ -82,9 +82,7 @@ def sample(
     for name in found["skipped"]:
         say(f"{name}: no training case shows it; it is never drawn")
     not_of_train = ("n", "run", "as_json")
-    say_next(
-        next_for_run(context, planned, not_of_train) if run is not None else typed_again(context, "train", not_of_train)
-    )
+    next_step(next_for_run(context, planned) if run is not None else typed_again(context, "train", not_of_train))
 
 
 def _table(title: str, rows: dict[str, dict[str, float]], n: int, present: str = "cases") -> None:

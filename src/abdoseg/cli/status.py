@@ -1,15 +1,31 @@
 """``abdoseg status``."""
 
+from pathlib import Path
 from typing import Any
 
+import typer
 from rich.markup import escape
 from rich.table import Table
 
-from abdoseg.cli._console import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption, next_step, out, print_json, warn
+from abdoseg.cli._console import (
+    DEFAULT_WORKSPACE,
+    JsonOption,
+    WorkspaceOption,
+    counted,
+    in_workspace,
+    next_step,
+    out,
+    print_json,
+    warn,
+)
+from abdoseg.cli._training import again
 from abdoseg.cli._views import print_view
 
+_SHOWN = 3
+"""Names told in a line of warning."""
 
-def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
+
+def status(context: typer.Context, workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
     """Show what the workspace holds: sources, structures, views and runs.
 
     The effort that a view saves is estimated by contours: one is one structure in one slice, and drawing all of them
@@ -18,7 +34,8 @@ def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption =
     from abdoseg.steps.status import status as collect
     from abdoseg.store import Workspace
 
-    facts = collect(Workspace.open(workspace))
+    store = Workspace.open(workspace)
+    facts = collect(store)
     if as_json:
         print_json(facts)
         return
@@ -27,9 +44,21 @@ def status(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption =
     _structures(facts["structures"])
     _views(facts)
     _runs(facts["runs"])
-    for reason in facts["damaged_runs"].values():
+    for reason in (*facts["damaged_cases"].values(), *facts["damaged_runs"].values()):
         warn(reason)
-    next_step("abdoseg train" if facts["sources"] else "abdoseg ingest CARD FOLDER")
+    next_step(*(in_workspace(context, "abdoseg", *words) for words in _what_next(facts, store.runs_folder)))
+
+
+def _what_next(facts: dict[str, Any], runs_folder: Path) -> list[list[str]]:
+    """Return the commands that fit what is there."""
+    if not facts["sources"]:
+        return [["ingest", "CARD", "FOLDER"]]
+    open_runs = [run["run"] for run in facts["runs"] if run["status"] != "finished"]
+    if open_runs:
+        return [["train", *again(runs_folder / open_runs[-1])]]
+    if facts["runs"]:
+        return [["eval", "--by", "structure"], ["report"], ["predict", "SCAN", "-o", "OUT.nii.gz"]]
+    return [["train"]]
 
 
 def _sources(sources: list[dict[str, Any]]) -> None:
@@ -72,8 +101,25 @@ def _runs(runs: list[dict[str, Any]]) -> None:
         return
     out.print()
     for run in runs:
-        out.print(f"run [bold]{run['run']}[/]: {run['status']}, {run['step']}/{run['steps']} steps")
-        if run["changed_cases"]:
-            warn(f"{len(run['changed_cases'])} of its cases are gone or changed: {', '.join(run['changed_cases'][:3])}")
-        if run["leaks"]:
-            warn(f"it trained on scans that are held out today: {', '.join(run['leaks'][:4])}; train a new run")
+        step = "?" if run["step"] is None else run["step"]
+        out.print(f"run [bold]{run['run']}[/]: {run['status']}, {step}/{run['steps']} steps")
+        for doubt in _doubts(run):
+            warn(f"run {run['run']}: {doubt}")
+
+
+def _doubts(run: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a run."""
+    doubts, changed = [], run["changed_cases"]
+    if run["step"] is None:
+        doubts.append("checkpoints/last.safetensors is damaged; bring it back, or delete it to begin the run anew")
+    if changed:
+        cases = f"{counted(len(changed), 'case')} {'is' if len(changed) == 1 else 'are'} gone or changed"
+        doubts.append(f"{cases} since it began: {_some(changed)}")
+    if run["leaks"]:
+        doubts.append(f"it trained on scans that are held out today: {_some(run['leaks'])}; train a new run")
+    return doubts
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -12,6 +12,7 @@ from abdoseg.cli._console import (
     JsonOption,
     WorkspaceOption,
     err,
+    in_workspace,
     next_step,
     out,
     print_json,
@@ -30,7 +31,6 @@ from abdoseg.cli._training import (
     ViewOption,
     config_of,
     configs_by_device,
-    say_next,
     typed_again,
 )
 
@@ -60,6 +60,9 @@ def train(
     name: Annotated[str | None, typer.Option(help="Name of the run; default: made from the configuration.")] = None,
     device: DeviceOption = "auto",
     nproc: Annotated[int, typer.Option(min=1, max=1024, help="Processes, one a GPU, that share each batch.")] = 1,
+    ignore_memory: Annotated[
+        bool, typer.Option("--ignore-memory", help="Train although it needs more memory than is free.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -87,7 +90,7 @@ def train(
     talks = is_first_process()
     possible = configs_by_device(store, device, preset, config, settings, **options)
     if talks:
-        _refuse_early(store, list(possible.values()), name, nproc)
+        _refuse_early(store, possible, name, nproc, device)
     # Torch is loaded from here on, which takes seconds.
     from abdoseg.devices import choose_device
     from abdoseg.steps.train import train as run_training
@@ -109,27 +112,38 @@ def train(
     if dry_run:
         return
     with progress_bar(silent=not talks) as progress:
-        report = run_training(store, made, name=name, device=device, progress=progress)
+        report = run_training(store, made, name=name, device=device, ignore_memory=ignore_memory, progress=progress)
     if talks:
         pace = f", {report.seconds:.0f} s" if report.seconds else ""
         out.print(f"run [bold]{report.run.name}[/]: {report.outcome}, {report.steps_done} steps{pace}")
-        next_step("abdoseg eval --by structure, or abdoseg predict SCAN -o OUT.nii.gz")
+        of_run = ("--run", report.run.name)
+        next_step(
+            in_workspace(context, "abdoseg", "eval", "--by", "structure", *of_run),
+            in_workspace(context, "abdoseg", "predict", "SCAN", "-o", "OUT.nii.gz", *of_run),
+        )
 
 
-def _refuse_early(store: "Workspace", configs: list["TrainConfig"], name: str | None, processes: int) -> None:
-    """Refuse what is wrong with all of these configurations, without torch."""
+def _refuse_early(
+    store: "Workspace", configs: dict[str, "TrainConfig"], name: str | None, processes: int, device: str
+) -> None:
+    """Refuse what is wrong with all of these configurations, without torch unless it is wrong in several ways."""
     from abdoseg.errors import AbdosegError
     from abdoseg.runs import plan_run
     from abdoseg.steps.plan import check_plan
 
-    for config in configs:
+    wrong: dict[str, AbdosegError] = {}
+    for kind, config in configs.items():
         try:
             check_plan(store, plan_run(store, config, name)[0], processes)
         except AbdosegError as error:
-            wrong = error
+            wrong[kind] = error
         else:
             return
-    raise wrong
+    if len({str(error) for error in wrong.values()}) > 1:
+        from abdoseg.devices import choose_device
+
+        raise wrong.get(choose_device(device).type) or next(iter(wrong.values()))
+    raise next(iter(wrong.values()))
 
 
 def _plan(
@@ -162,7 +176,7 @@ def _show(plan: dict[str, Any], processes: int, *, as_json: bool, chosen_here: b
     for text in plan["warnings"]:
         err.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
     if "next" in plan:
-        say_next(plan["next"])
+        next_step(plan["next"])
 
 
 _STATUS = {

@@ -17,12 +17,17 @@ def view(
         str,
         typer.Argument(
             metavar="CASE|FILE",
-            help="SOURCE/CASE of the workspace; or a scan: NIfTI, NRRD, MetaImage, or the folder of a DICOM series.",
+            help="SOURCE/CASE of the workspace; or a scan: NIfTI, NRRD, MetaImage, the folder of a DICOM series, or a "
+            ".zip of one of them.",
         ),
     ],
     run: Annotated[str | None, typer.Option(help="Show this run's prediction of the case.")] = None,
     pred: Annotated[Path | None, typer.Option(help="Show this label map as the prediction.")] = None,
     label: Annotated[Path | None, typer.Option(help="Show this label map as the reference of a scan on file.")] = None,
+    card: Annotated[
+        str | None,
+        typer.Option(help="With --label: the card whose label values the file uses.", metavar="NAME|FILE"),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 0,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
     device: DeviceOption = "auto",
@@ -31,7 +36,7 @@ def view(
     """Look at a case or a scan in the browser: image, reference and prediction; nothing leaves this machine."""
     from abdoseg.viewer import ViewerServer, resources_of
 
-    scene = _scene(target, (run, pred, label), device, workspace)
+    scene = _scene(target, (run, pred, label, card), device, workspace)
     for note in scene.notes:
         say(escape(note))
     resources = resources_of(scene)
@@ -57,22 +62,25 @@ def _serve(server: "ViewerServer", scene: "Scene", *, open_page: bool) -> None:
     server.serve_forever()
 
 
-def _scene(target: str, given: tuple[str | None, Path | None, Path | None], device: str, workspace: Path) -> "Scene":
+def _scene(
+    target: str, given: tuple[str | None, Path | None, Path | None, str | None], device: str, workspace: Path
+) -> "Scene":
     from abdoseg.errors import ConfigError
     from abdoseg.runs import load_run
     from abdoseg.steps.view import view_case, view_files
     from abdoseg.store import Workspace
 
-    run, pred, label = given
+    run, pred, label, card = given
     if _is_file(target, workspace):
         if run is not None:
             raise ConfigError(
                 f"--run {run}: for cases of the workspace; for a file, `abdoseg predict {target} -o organs.nii.gz` "
                 "and --pred organs.nii.gz"
             )
-        return view_files(Path(target), label, pred)
-    if label is not None:
-        raise ConfigError(f"--label {label}: for scans on file; {target} is a case and has its own labels")
+        return view_files(Path(target), label, pred, card=card)
+    if label is not None or card is not None:
+        option = f"--card {card}" if label is None else f"--label {label}"
+        raise ConfigError(f"{option}: for scans on file; {target} is a case and has its own labels")
     opened = Workspace.open(workspace)
     chosen = None if run is None else load_run(opened, run)
     return view_case(opened, target, chosen, pred, device=device)

@@ -40,7 +40,7 @@ def check_run(workspace: Workspace, run: Run, processes: int = 1, device: torch.
     # Of a run that learns from another's labels, nothing can be drawn before they are there.
     if not METHODS[run.config.method].needs_teacher:
         open_sampler(workspace, run)
-    _check_model(run)
+    _check_model(workspace, run)
     _check_validation(workspace, run)
     if device is not None:
         autocast(run.config.precision, device)
@@ -53,7 +53,8 @@ def base_of(workspace: Workspace, run: Run) -> Run:
     Raises
     ------
     ConfigError
-        If it has other structures, spacing or windows, or, where its weights are taken, another network.
+        If it has other structures, spacing or windows, is to label and not finished, or its weights, where they are
+        taken, are those of another network.
     RunError, UnknownNameError
         If it has no weights, or is not there.
     """
@@ -61,6 +62,10 @@ def base_of(workspace: Workspace, run: Run) -> Run:
     fits = base.data.settings == run.data.settings
     if not METHODS[run.config.method].needs_teacher:
         fits &= base.config.network == run.config.network
+    elif base.status != "finished":
+        raise ConfigError(
+            f"run {base.name}: is {base.status}; labels are taken from a finished run, train it to its end"
+        )
     if not fits:
         raise ConfigError(
             f"run {base.name}: has network {base.config.network} for {len(base.anatomy)} structures; a run that "
@@ -69,12 +74,25 @@ def base_of(workspace: Workspace, run: Run) -> Run:
     return base
 
 
-def _check_model(run: Run) -> None:
-    """Build the model without memory for its weights."""
+def _check_model(workspace: Workspace, run: Run) -> None:
+    """Build the model without memory for its weights; those it is to start from have to fit."""
     config, task = run.config, run.task()
     with torch.device("meta"):
         model = build_model(config.network, config.method, task)
         method_for(config.network, config.method).prepare(model, task)
+        if config.start_from is None or METHODS[config.method].needs_teacher:
+            return
+        base = base_of(workspace, run)
+        other = build_model(base.config.network, base.config.method, base.task())
+    if _shapes(model) != _shapes(other):
+        raise ConfigError(
+            f"run {base.name}: was trained by {base.config.method}, whose weights do not fit {config.method}'s; start "
+            "from a run of the same method (and, of multi_head, the same sources)"
+        )
+
+
+def _shapes(model: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 def _check_bfloat16(run: Run, device: torch.device) -> None:

@@ -106,7 +106,8 @@ class Feed:
             image = image.contiguous(memory_format=torch.channels_last_3d)
         # Few numbers that are looked at one by one: they stay in main memory.
         source = torch.tensor([self._sources.get(case.partition("/")[0], -1) for case in batch.cases])
-        return TorchBatch(image, label, group, annotated, source, torch.tensor(numbers))
+        drawn = torch.tensor([-1 if structure is None else structure for structure in batch.structures])
+        return TorchBatch(image, label, group, annotated, source, torch.tensor(numbers), drawn)
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else tensor

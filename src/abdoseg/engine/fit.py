@@ -212,6 +212,7 @@ def loss_settings(config: TrainConfig, step: int) -> LossSettings:
         unannotated_when=config.unannotated_when,
         tasks_per_step=config.tasks_per_step,
         dice_smooth=config.dice_smooth,
+        seed=config.seed,
     )
 
 

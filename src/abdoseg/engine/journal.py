@@ -15,7 +15,7 @@ from abdoseg.errors import WorkspaceError
 from abdoseg.files import write_text
 from abdoseg.places import append_text, is_local, reason_of, storage_errors
 from abdoseg.progress import Progress
-from abdoseg.runs import read_metrics
+from abdoseg.run_files import read_metrics
 
 _RECENT = 50  # steps that the pace on the screen is measured over
 
@@ -64,7 +64,7 @@ class Journal:
         kept = [line for line in read_metrics(file) if line["step"] <= step]
         write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
         # An object store cannot be appended to event by event.
-        self._board = SummaryWriter(str(file.parent / "tensorboard"), purge_step=step + 1) if is_local(file) else None
+        self._board = _board(file.parent / "tensorboard", step + 1) if is_local(file) else None
         self._sums: dict[str, float] = defaultdict(float)
         self._since = self._now()
         self._begin_line()
@@ -140,6 +140,14 @@ class Journal:
         if "dsc" in key or key == "best_step":
             return f"validation/{key}"
         return f"loss/{key}" if key in self.terms else f"training/{key}"
+
+
+def _board(folder: Path, step: int) -> SummaryWriter:
+    """Return TensorBoard's file of a training that goes on with a step."""
+    try:
+        return SummaryWriter(str(folder), purge_step=step)
+    except OSError as error:
+        raise WorkspaceError(f"{folder}: cannot be written ({reason_of(error)}); move it away") from error
 
 
 def _in_words(done: Validation, best: Validation | None) -> str:

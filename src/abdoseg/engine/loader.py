@@ -69,8 +69,7 @@ class Loader(Generic[T]):
         jobs: queue.SimpleQueue[_Job[T] | None] = queue.SimpleQueue()
         over = threading.Event()
         threads = [threading.Thread(target=self._work, args=(jobs, over), daemon=True) for _ in range(self._threads)]
-        for thread in threads:
-            thread.start()
+        _start(threads)
         waiting: list[_Job[T]] = []
         try:
             for number in range(first, stop):
@@ -106,11 +105,24 @@ class Loader(Generic[T]):
         return cast("T", job.result)
 
 
+def _start(threads: list[threading.Thread]) -> None:
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError as error:
+        raise RunError(f"workers {len(threads)}: this machine cannot start so many threads; choose fewer") from error
+
+
 def _with_case(error: BaseException, at: str) -> BaseException:
     """Return the error to raise: what a user can mend as one line that names the case, bugs with a note."""
     if isinstance(error, AbdosegError):
         return error
-    if isinstance(error, OSError | MemoryError):
+    if isinstance(error, MemoryError):
+        return RunError(
+            f"{at}: not enough memory for its patch ({str(error) or 'refused'}); choose a smaller --set patch=..., "
+            "fewer --set workers=... or a smaller --set cache_mb=..."
+        )
+    if isinstance(error, OSError):
         return RunError(
             f"{at}: cannot be read ({str(error) or type(error).__name__}); check its disk, or ingest it again"
         )

@@ -87,7 +87,10 @@ class Ranks:
         except RuntimeError as error:
             if not (self.several and _is_of_the_connection(error)):
                 raise
-            msg = "another process of this training stopped or does not answer; its own message says why"
+            msg = (
+                "another process of this training stopped or does not answer; its own message says why, if it was not "
+                "killed; the same command goes on from the last checkpoint"
+            )
             raise self.heard(RunError(msg)) from error
 
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from abdoseg.checkpoints import AVERAGE, MODEL, OPTIMISER, load_tensors, save_tensors, under
-from abdoseg.errors import RunError
+from abdoseg.checkpoints import AVERAGE, MODEL, OPTIMISER, load_tensors, save_tensors, under, useless
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,7 @@ class TrainState:
             self.step = int(facts["step"])
             self.best, self.validated = (_validation(facts, name) for name in ("best", "validated"))
         except (RuntimeError, KeyError, ValueError) as error:
-            msg = f"{path}: holds the state of another training ({error}); train again, or choose another run"
-            raise RunError(msg) from error
+            raise useless(path, f"holds the state of another training ({_first_line(error)})") from error
 
     def _load_optimiser(self, tensors: dict[str, Tensor]) -> None:
         state: dict[int, dict[str, Any]] = {}
@@ -105,6 +103,12 @@ class TrainState:
             state.setdefault(int(index), {})[name] = value
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
         _lay_out_as_parameters(self.optimiser)
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error says before it lists every tensor."""
+    text = str(error).strip()
+    return text.splitlines()[0].strip().rstrip(":")[:200] if text else type(error).__name__
 
 
 def _validation(facts: Mapping[str, str], name: str) -> Validation | None:

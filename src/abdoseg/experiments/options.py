@@ -128,7 +128,7 @@ class Options:
         """Return which settings of ``settings`` the experiment does not take because it sets them itself, in words."""
         own = self._own(experiment)
         both = [key for key in self.settings if key in own and own[key] != self.settings[key]]
-        return [f"{key} stays {_shown(own[key])} in spite of --set: it is what the row is about" for key in both]
+        return [f"{key} stays {shown(own[key])} in spite of --set: it is what the row is about" for key in both]
 
     def differences(self, experiment: Experiment, config: TrainConfig) -> list[str]:
         """Return how a configuration differs from the paper's of this experiment, a line a setting.
@@ -142,7 +142,7 @@ class Options:
         reference |= {"network": network, "steps": _scaled(reference["steps"], experiment.steps_factor)}
         found = config.model_dump(mode="json")
         return [
-            f"{key} {_shown(found[key])} (paper: {_shown(reference[key])})"
+            f"{key} {shown(found[key])} (paper: {shown(reference[key])})"
             for key in TrainConfig.model_fields
             if key not in _TOLD_APART and found[key] != reference[key]
         ]
@@ -177,12 +177,13 @@ def _means_something(key: str, own: Mapping[str, Any]) -> bool:
     return key not in OWN_SETTINGS or key in METHODS[method].settings
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return the value of a setting, for people."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
         sides = all(isinstance(part, int) for part in value)
-        return ("x" if sides else ", ").join(map(_shown, value)) or "none"
+        return ("x" if sides else ", ").join(map(shown, value)) or "none"
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:g}" if isinstance(value, float) else str(value)

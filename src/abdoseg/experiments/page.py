@@ -51,6 +51,22 @@ def grids(page: Page, width: int) -> list[Grid]:
     return parts
 
 
+def paper_grid(page: Page) -> Grid:
+    """Return the table as the paper has it, each row twice: the paper's and ours, without intervals.
+
+    Where there are many columns, a mean stands over its standard deviation.
+    """
+    table, cells = page.study.table, _by_place(page)
+    between = "\n" if len(table.columns) > _WIDEST else ""
+    body = []
+    for row in table.rows:
+        of_row = [cells[row, column.title] for column in table.columns]
+        paper = [_spread(*cell.paper, between) if cell.paper else MISSING for cell in of_row]
+        here = [_spread(cell.here.mean, cell.here.std, between) if cell.here else MISSING for cell in of_row]
+        body += [(*row, "paper", *paper), (*[""] * len(row), "here", *here)]
+    return Grid((*table.heads, "", *table.titles), tuple(body), len(table.heads) + 1)
+
+
 def to_markdown(page: Page) -> str:
     """Return title, table and notes in GitHub's Markdown, a line a row."""
     table = page.study.table
@@ -168,8 +184,8 @@ def _two_lines(cell: Cell) -> str:
     return _spread(cell.here.mean, cell.here.std) + interval
 
 
-def _spread(mean: float, std: float | None) -> str:
-    return f"{mean:.1f}" if std is None else f"{mean:.1f}±{std:.1f}"
+def _spread(mean: float, std: float | None, between: str = "") -> str:
+    return f"{mean:.1f}" if std is None else f"{mean:.1f}{between}±{std:.1f}"
 
 
 def _markdown_line(texts: Sequence[str]) -> str:

@@ -24,7 +24,15 @@ from abdoseg.anatomy import Anatomy, Structure
 from abdoseg.exporters.codes import Coded, coded, short
 from abdoseg.exporters.contours import Polygon, outlines
 from abdoseg.exporters.dicom_seg import present_ids
-from abdoseg.exporters.dicom_source import LOGGERS, REPEATED, SourceSlice, deriving, require_series, source_slices
+from abdoseg.exporters.dicom_source import (
+    LOGGERS,
+    REPEATED,
+    SourceSlice,
+    deriving,
+    require_series,
+    require_usable_series,
+    source_slices,
+)
 from abdoseg.exporters.parts import Algorithm, require_label_map, rgb_of
 from abdoseg.files import whole_files
 from abdoseg.kernels.label_statistics import label_statistics
@@ -50,8 +58,10 @@ def require_folder(path: Path, reference: Path | None) -> None:
     ------
     ConfigError
         If ``reference`` is no folder.
+    CaseError
+        If an image of the series is damaged or lacks what the object must repeat.
     """
-    require_series(path, reference)
+    require_usable_series(path, reference)
 
 
 def write_structure_set(

@@ -19,7 +19,15 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 from abdoseg.anatomy import Anatomy, Structure
 from abdoseg.errors import CaseError, ConfigError
 from abdoseg.exporters.codes import Coded, coded, short
-from abdoseg.exporters.dicom_source import LOGGERS, SourceSlice, deriving, image_geometry, require_series, source_slices
+from abdoseg.exporters.dicom_source import (
+    LOGGERS,
+    SourceSlice,
+    deriving,
+    image_geometry,
+    require_series,
+    require_usable_series,
+    source_slices,
+)
 from abdoseg.exporters.parts import Algorithm, requested_ids, require_label_map, rgb_of
 from abdoseg.files import whole_files
 from abdoseg.kernels.values import count_values, translated
@@ -49,8 +57,10 @@ def require_highdicom(path: Path, reference: Path | None) -> None:
     ------
     ConfigError
         If highdicom is not installed, or ``reference`` is no folder of a series.
+    CaseError
+        If an image of the series is damaged or lacks what the object must repeat.
     """
-    require_series(path, reference)
+    require_usable_series(path, reference)
     _highdicom(path)
 
 

@@ -105,6 +105,21 @@ def require_series(path: Path, reference: Path | None) -> Path:
     return reference
 
 
+def require_usable_series(path: Path, reference: Path | None) -> None:
+    """Refuse before hours of work what an object at ``path`` could not point at.
+
+    Raises
+    ------
+    ConfigError
+        If there is no series.
+    CaseError
+        If an image of it is damaged or lacks what a derived object must repeat.
+    """
+    with quiet(LOGGERS):
+        for _ in _headers(require_series(path, reference)):
+            pass  # read for what it raises
+
+
 def source_slices(folder: Path, shape: tuple[int, int, int], affine: Affine) -> tuple[SourceSlice, ...]:
     """Return the image under each slice of a label map, along its last axis.
 

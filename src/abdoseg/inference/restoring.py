@@ -53,7 +53,9 @@ class Uncertainty:
     """How undecided the scores were at each voxel of the harmonised grid, in [0, 1].
 
     Entropy of the classes' probabilities over its largest value, ``-sum p log p / log C``: 0 where one class is
-    certain, 1 where all are equally likely. The probabilities are the softmax of the mean scores.
+    certain, 1 where all are equally likely. The probabilities are the softmax of the mean scores. Of independent heads,
+    the largest entropy that one of them has, ``-(p log p + (1 - p) log (1 - p)) / log 2``: 0 where all are certain, 1
+    where one says 0.5.
 
     Parameters
     ----------
@@ -61,11 +63,13 @@ class Uncertainty:
         ``(X, Y, Z)`` of the grid.
     probabilities
         Whether the scores are probabilities already.
+    independent
+        Whether they are those of independent heads: background's is not looked at.
     """
 
-    def __init__(self, shape: tuple[int, int, int], *, probabilities: bool = False) -> None:
+    def __init__(self, shape: tuple[int, int, int], *, probabilities: bool = False, independent: bool = False) -> None:
         self.map: NDArray[np.float32] = np.zeros(shape, dtype=np.float32)
-        self._probabilities = probabilities
+        self._probabilities, self._independent = probabilities, independent
 
     def watched(self, boxes: Boxes) -> Iterator[tuple[Box, NDArray[np.float32]]]:
         """Hand the boxes on, and note how undecided each of them is."""
@@ -77,8 +81,14 @@ class Uncertainty:
         if len(scores) == 1:
             return np.zeros(scores.shape[1:], dtype=np.float32)
         given = torch.from_numpy(scores)
-        p = given.clamp_min(0) if self._probabilities else given.softmax(0)
-        entropy: NDArray[np.float32] = torch.special.entr(p).sum(0).div_(math.log(len(scores))).clamp_(0, 1).numpy()
+        if self._independent:
+            # Entropy falls with the distance from 0.5: one head decides.
+            p = given[1:].clamp(0, 1) if self._probabilities else given[1:].sigmoid()
+            least = 0.5 - (p - 0.5).abs_().amin(0)
+            p = torch.stack([least, 1 - least])
+        else:
+            p = given.clamp_min(0) if self._probabilities else given.softmax(0)
+        entropy: NDArray[np.float32] = torch.special.entr(p).sum(0).div_(math.log(len(p))).clamp_(0, 1).numpy()
         return entropy
 
 

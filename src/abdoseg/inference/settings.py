@@ -50,7 +50,8 @@ class InferenceSettings:
     device
         ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
     average
-        What overlapping windows average: ``logits``, or probabilities (``softmax``, the authors' way).
+        What overlapping windows average: ``logits``, or probabilities (``softmax``, the authors' way; of networks with
+        independent heads the sigmoids).
     restore
         What is brought back to the scan's own grid: ``scores`` by linear interpolation, then the best class; or
         ``labels`` by nearest neighbour (the authors' way).

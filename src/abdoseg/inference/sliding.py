@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from abdoseg.devices import choose_device
 from abdoseg.errors import RunError
+from abdoseg.inference.probabilities import averaged_form, has_independent_heads
 from abdoseg.inference.settings import InferenceSettings, View
 from abdoseg.inference.stitch import Stitcher
 from abdoseg.inference.views import cut, put_back, reach_of, region_of, seen, within
@@ -48,7 +49,8 @@ def sliding_window_boxes(
     ------
     tuple
         The box in the scan, and float32 ``(C, x, y, z)``: logits, or probabilities where ``settings.average`` is
-        ``softmax``. The memory is used again for later boxes: copy what is to be kept.
+        ``softmax`` (of independent heads with 0.5 for background). The memory is used again for later boxes: copy what
+        is to be kept.
 
     Raises
     ------
@@ -201,4 +203,4 @@ def _scores(network: nn.Module, patches: Tensor, average: str) -> Tensor:
     # The sum is one quick pass; it may also overflow, so it only raises the suspicion.
     if not scores.sum().isfinite() and not scores.isfinite().all():
         raise RunError("network: its output is NaN or infinite; the weights are damaged or training diverged")
-    return scores.softmax(1) if average == "softmax" else scores
+    return averaged_form(scores, independent=has_independent_heads(network)) if average == "softmax" else scores

@@ -47,6 +47,24 @@ def binary_sums(logits: Tensor, truth: Tensor, counted: Tensor) -> BinarySums:
     )
 
 
+def annotated_sums(logits: Tensor, ids: Tensor, label: Tensor, group: Tensor, annotated: Tensor) -> BinarySums:
+    """Return the sums of structures over the voxels in which each was looked for: ``(B, T)`` each.
+
+    Parameters
+    ----------
+    logits
+        ``(B, T, V)``, any floating type.
+    ids
+        int64 ``(T,)``: which structures, 1 to N.
+    label, group
+        Integer ``(B, V)``: structure ids, and groups, -1 outside the image.
+    annotated
+        bool ``(B, G, N)``.
+    """
+    truth = label[:, None] == ids[:, None]
+    return binary_sums(logits, truth, counted_by_structure(group, annotated[:, :, ids - 1]))
+
+
 def binary_terms(sums: BinarySums, smooth: Literal["both", "denominator"] = "both") -> tuple[Tensor, Tensor]:
     """Return the mean binary cross-entropy and the dice loss; both 0 where no voxel counts.
 

@@ -28,7 +28,7 @@ class MethodSpec:
     per_source
         Whether it has to know which structures each source annotates.
     skips_unannotated
-        Whether cases without an annotated structure are left out.
+        Whether cases that hold no annotated structure are left out.
     learns_logits
         Whether its loss takes the network's own logits: then a network can be supervised at several levels.
     needs_teacher

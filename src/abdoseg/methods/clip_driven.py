@@ -79,4 +79,6 @@ def _prepare(model: nn.Module, task: Task) -> str:
     return f"text embeddings: from {task.text_embeddings}"
 
 
-METHOD = Method(loss, ("bce", "dice"), channels=head_channels, build=_build, scores=scores, prepare=_prepare)
+METHOD = Method(
+    loss, ("bce", "dice"), channels=head_channels, build=_build, scores=scores, independent=True, prepare=_prepare
+)

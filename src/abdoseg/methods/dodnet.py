@@ -42,4 +42,4 @@ def _build(network: "PaddedNetwork", task: Task) -> DynamicModel:
     return DynamicModel(network, OneHotController(network.deepest_channels, len(task.structures)), task)
 
 
-METHOD = Method(loss, ("bce", "dice"), channels=head_channels, build=_build, scores=scores)
+METHOD = Method(loss, ("bce", "dice"), channels=head_channels, build=_build, scores=scores, independent=True)

@@ -1,21 +1,22 @@
 """Dynamic heads: one small network of 153 numbers for each structure, made by a controller from the image.
 
-What DoDNet and the CLIP-driven model share. The heads read 8 channels of all voxels; no more than a few structures'
-maps are in memory at once, in training too, where they are computed again for the gradient.
+What DoDNet and the CLIP-driven model share. The heads read 8 channels of all voxels; their maps are in memory for one
+block of voxels at a time, in training too, where they are computed again for the gradient.
 """
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-from abdoseg.losses.binary import BinarySums, binary_sums, binary_terms, counted_by_structure
+from abdoseg.losses.binary import BinarySums, annotated_sums, binary_terms
+from abdoseg.losses.blocks import blocks_of, sum_in_blocks, voxels_at_once
 from abdoseg.methods.parts import LossParts, LossSettings, TorchBatch, with_background
 from abdoseg.methods.task import Task
 from abdoseg.networks.padded import crop_to
+from abdoseg.sampling import Purpose, stream
 
 if TYPE_CHECKING:
     from abdoseg.networks.padded import PaddedNetwork
@@ -30,7 +31,6 @@ PARAMETERS = sum(PARTS)
 """Numbers of one head."""
 
 _NORM_GROUPS = 16
-_AT_ONCE = 2**21  # float32 a layer may have in memory, of all structures taken at once: 8 MB, fastest on a CPU
 
 
 class DynamicOutputs(NamedTuple):
@@ -108,11 +108,32 @@ def scores(outputs: DynamicOutputs) -> Tensor:
     """Return scores ``(B, 1 + N, X, Y, Z)``; the best class is background where no head reaches 0.5."""
     features, parameters = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in outputs)
     with torch.autocast(features.device.type, enabled=False):
-        logits = [
-            torch.cat([head_logits(h, of_image[some]) for some in _chunks(len(of_image), h.shape[1])])
-            for h, of_image in zip(features.flatten(2), parameters, strict=True)
-        ]
-    return with_background(torch.stack(logits).view(*parameters.shape[:2], *features.shape[2:]))
+        found = (_scores_as_program if _is_traced() else _scores)(features.flatten(2), parameters)
+    return found.view(len(features), -1, *features.shape[2:])
+
+
+def _scores(features: Tensor, parameters: Tensor) -> Tensor:
+    """Return scores ``(B, 1 + N, V)`` of features ``(B, 8, V)`` and parameters ``(B, N, 153)``."""
+    batch, heads, _ = parameters.shape
+    found = features.new_zeros(batch, 1 + heads, features.shape[2])  # those of background stay 0
+    size = voxels_at_once(CHANNELS * heads, features.device)
+    for i in range(batch):
+        for block in blocks_of(found.shape[2], size):
+            found[i, 1:, block] = head_logits(features[i, :, block], parameters[i])
+    return found
+
+
+def _scores_as_program(features: Tensor, parameters: Tensor) -> Tensor:
+    """Return the same by few operations that put nothing in place: each block would be steps of an exported program."""
+    heads = [
+        torch.cat([head_logits(h, one) for one in own.split(1)]) for h, own in zip(features, parameters, strict=True)
+    ]
+    return with_background(torch.stack(heads))
+
+
+def _is_traced() -> bool:
+    traced: bool = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return traced
 
 
 def loss(outputs: DynamicOutputs, batch: TorchBatch, settings: LossSettings) -> LossParts:
@@ -120,62 +141,82 @@ def loss(outputs: DynamicOutputs, batch: TorchBatch, settings: LossSettings) -> 
 
     An example without an annotated structure adds 0.
     """
-    features, parameters = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in outputs)
-    groups, labels = batch.group.flatten(1), batch.label.flatten(1)
-    counted = counted_by_structure(groups, batch.annotated)
     bce: list[Tensor] = []
     dice: list[Tensor] = []
-    with torch.autocast(features.device.type, enabled=False):
-        for i, h in enumerate(features.flatten(2)):
-            chosen = tasks_of(counted[i], int(batch.number[i]), settings.tasks_per_step)
-            sums = _sums(h, parameters[i], chosen, labels[i], counted[i])
-            # 0 times the outputs: an example without a task takes part in the gradient all the same.
-            nothing = (h.sum() + parameters[i].sum()) * 0.0
-            for terms, values in zip((bce, dice), binary_terms(sums, settings.dice_smooth), strict=True):
-                terms.append(values.sum() / max(len(chosen), 1) + nothing)
+    for i, (features, parameters) in enumerate(zip(*outputs, strict=True)):
+        ids = _learnt(batch, i, settings)
+        if ids:
+            terms = binary_terms(_sums(features.flatten(1), parameters, ids, batch, i), settings.dice_smooth)
+        else:
+            # 0 times the outputs: the example takes part in the gradient all the same.
+            terms = (features.float().sum() * 0.0, parameters.float().sum() * 0.0)
+        bce.append(terms[0].mean())
+        dice.append(terms[1].mean())
     means = (torch.stack(bce).mean(), torch.stack(dice).mean())
     return LossParts(means[0] + means[1], means)
 
 
-def tasks_of(counted: Tensor, number: int, at_most: int) -> Tensor:
-    """Return which structures (0-based) an example learns in one step: those looked for in it, or some of them.
+def learnt_structures(looked_for: Tensor, drawn: int, at_most: int, generator: np.random.Generator) -> list[int]:
+    """Return the ids of the structures that an example learns in one step.
 
     Parameters
     ----------
-    counted
-        bool ``(N, V)``: where each was looked for.
-    number
-        Of the example; it decides which are drawn.
+    looked_for
+        bool ``(N,)``: which structures were looked for somewhere in it.
+    drawn
+        Id of the structure that the sampler drew it for; 0 or less: background, or none.
     at_most
-        How many; 0: all.
+        How many it learns; 0: all that were looked for.
+    generator
+        Draws those beside the drawn one, or in place of background, each as likely as the others.
+
+    Returns
+    -------
+    list of int
+        1 to N, in order.
     """
-    there = counted.any(dim=1).nonzero()[:, 0]
-    if at_most == 0 or len(there) <= at_most:
-        return there
-    drawn = torch.randperm(len(there), generator=torch.Generator().manual_seed(number))[:at_most]
-    return there[drawn.sort().values.to(there.device)]
+    ids = [c + 1 for c in looked_for.nonzero()[:, 0].tolist()]
+    if at_most == 0 or len(ids) <= at_most:
+        return ids
+    mixed = [ids[k] for k in generator.permutation(len(ids))]
+    first = [c for c in mixed if c == drawn]
+    return sorted((first + [c for c in mixed if c != drawn])[:at_most])
 
 
-def _sums(features: Tensor, parameters: Tensor, chosen: Tensor, label: Tensor, counted: Tensor) -> BinarySums:
-    """Return the sums of the chosen structures; their maps are made again for the gradient."""
-    parts = []
-    for some in _chunks(len(chosen), features.shape[1]):
-        ids = chosen[some]
-        parts.append(checkpoint(_sums_at_once, features, parameters[ids], ids, label, counted, use_reentrant=False))
-    if not parts:
-        return BinarySums(*features.new_zeros(5, 0))
-    return BinarySums(*(torch.cat(values) for values in zip(*parts, strict=True)))
+def _learnt(batch: TorchBatch, i: int, settings: LossSettings) -> list[int]:
+    """Return the ids of the structures that example ``i`` of a batch learns."""
+    voxels = torch.bincount(batch.group[i].flatten().long() + 1, minlength=1 + batch.annotated.shape[1])
+    looked_for = (batch.annotated[i] & (voxels[1:] > 0)[:, None]).any(dim=0)
+    drawn = 0 if batch.structure is None else int(batch.structure[i])
+    generator = stream(settings.seed, int(batch.number[i]), Purpose.TASKS)
+    return learnt_structures(looked_for, drawn, settings.tasks_per_step, generator)
 
 
-def _sums_at_once(features: Tensor, parameters: Tensor, ids: Tensor, label: Tensor, counted: Tensor) -> BinarySums:
-    return binary_sums(head_logits(features, parameters), label[None] == (ids + 1)[:, None], counted[ids])
+def _sums(features: Tensor, parameters: Tensor, ids: list[int], batch: TorchBatch, i: int) -> BinarySums:
+    """Return the sums of some structures of example ``i``, ``(T,)`` each.
 
+    Parameters
+    ----------
+    features
+        ``(8, V)``.
+    parameters
+        ``(N, 153)``.
+    ids, batch, i
+        Which structures of which example.
+    """
+    chosen = torch.tensor(ids, device=features.device)
+    label, group, annotated = (
+        batch.label[i : i + 1].flatten(1),
+        batch.group[i : i + 1].flatten(1),
+        batch.annotated[i : i + 1],
+    )
 
-def _chunks(tasks: int, voxels: int) -> Iterator[slice]:
-    """Yield slices of tasks whose maps are in memory at once."""
-    size = max(1, _AT_ONCE // (CHANNELS * voxels))
-    for first in range(0, tasks, size):
-        yield slice(first, first + size)
+    def sums_of(part: Tensor, heads: Tensor, block: slice) -> Tensor:
+        with torch.autocast(part.device.type, enabled=False):
+            logits = head_logits(*(t.to(torch.promote_types(t.dtype, torch.float32)) for t in (part, heads)))
+        return torch.stack(annotated_sums(logits[None], chosen, label[:, block], group[:, block], annotated))[:, 0]
+
+    return BinarySums(*sum_in_blocks(sums_of, features, CHANNELS * len(ids), parameters[chosen - 1]))
 
 
 def head_channels(task: Task) -> int:  # noqa: ARG001

@@ -159,4 +159,6 @@ def _image_and_source(batch: TorchBatch) -> tuple[Tensor, ...]:
     return batch.image, batch.source
 
 
-METHOD = Method(loss, ("focal", "dice"), channels=_channels, build=MultiHead, inputs=_image_and_source)
+METHOD = Method(
+    loss, ("focal", "dice"), channels=_channels, build=MultiHead, inputs=_image_and_source, independent=True
+)

@@ -33,7 +33,10 @@ class TorchBatch:
     source
         int64 ``(B,)``: index of each example's source among the task's; -1: none of them.
     number
-        int64 ``(B,)``: number of each example in the run's stream; what a loss draws, it draws by it.
+        int64 ``(B,)``: number of each example in the run's stream; what a loss draws, it draws by it and the seed.
+    structure
+        int64 ``(B,)``: id of the structure at each example's centre that the sampler drew it for; 0 background; -1: the
+        sampler draws no structure. ``None``: not known.
     """
 
     image: Tensor
@@ -42,6 +45,7 @@ class TorchBatch:
     annotated: Tensor
     source: Tensor
     number: Tensor
+    structure: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class LossSettings:
         Structures of an example that dynamic heads learn in one step; 0: all that are annotated.
     dice_smooth
         Where a binary dice has its 1.
+    seed
+        The run's; what a loss draws, it draws by it and the number of the example.
     """
 
     entropy_weight: float = 1.0
@@ -70,6 +76,7 @@ class LossSettings:
     unannotated_when: UnannotatedWhen = "no_group"
     tasks_per_step: int = 0
     dice_smooth: DiceSmooth = "both"
+    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +145,10 @@ class Method:
         What of a batch the model is called with in training.
     scores
         ``outputs -> (B, 1 + N, X, Y, Z)``: the label map is the best class of a voxel.
+    independent
+        What probabilities the scores stand for. False: logits of classes, whose softmax they are. True: 0 for
+        background and each structure's logit against all else; a structure's probability is the sigmoid, background's
+        is 1 minus that of the most probable structure.
     prepare
         ``(model, task) -> what to tell``: what a fresh model needs from files.
     """
@@ -148,6 +159,7 @@ class Method:
     build: "Callable[[PaddedNetwork, Task], nn.Module]" = _as_it_is
     inputs: Callable[[TorchBatch], tuple[Tensor, ...]] = _the_image
     scores: Callable[[Any], Tensor] = _the_outputs
+    independent: bool = False
     prepare: Callable[[nn.Module, Task], str] = _nothing
 
 
@@ -166,13 +178,13 @@ class Predictor(nn.Module):
     ----------
     model
         What :attr:`Method.build` returned.
-    scores
-        :attr:`Method.scores`.
+    scores, independent
+        :attr:`Method.scores` and :attr:`Method.independent`.
     """
 
-    def __init__(self, model: nn.Module, scores: Callable[[Any], Tensor]) -> None:
+    def __init__(self, model: nn.Module, scores: Callable[[Any], Tensor], *, independent: bool = False) -> None:
         super().__init__()
-        self.model, self._scores = model, scores
+        self.model, self._scores, self.independent_heads = model, scores, independent
 
     def forward(self, image: Tensor) -> Tensor:
         """Return scores whose best class is the label."""

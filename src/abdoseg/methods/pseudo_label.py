@@ -5,6 +5,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor
 
 from abdoseg.annotation import Annotation
@@ -13,7 +14,14 @@ from abdoseg.methods.parts import LossParts, LossSettings, Method, TorchBatch, v
 from abdoseg.types import UNKNOWN_LABEL, Label
 
 
-def label_case(label: Label, annotation: Annotation, scores: NDArray[np.float32], confidence: float) -> Label:
+def label_case(
+    label: Label,
+    annotation: Annotation,
+    scores: NDArray[np.float32],
+    confidence: float,
+    *,
+    independent: bool = False,
+) -> Label:
     """Return complete labels: what is annotated, then what the scores are sure of, else 255.
 
     Parameters
@@ -23,9 +31,11 @@ def label_case(label: Label, annotation: Annotation, scores: NDArray[np.float32]
     annotation
         Where which structure is known; with slice lists along several axes, a voxel is known by any of them.
     scores
-        float32 ``(1 + N, X, Y, Z)``: logits.
+        float32 ``(1 + N, X, Y, Z)``, of a method.
     confidence
         Least probability of a label that is taken over.
+    independent
+        What probabilities the scores stand for, :attr:`abdoseg.methods.parts.Method.independent`.
 
     Returns
     -------
@@ -36,16 +46,26 @@ def label_case(label: Label, annotation: Annotation, scores: NDArray[np.float32]
     known = _known_words(annotation, label)
     drawn = ((known >> label.clip(0, annotation.n_structures).astype(np.uint64)) & np.uint64(1)).astype(bool)
     drawn &= (label > 0) & (label <= annotation.n_structures)
-    total = np.exp(scores - scores.max(axis=0)).sum(axis=0)
-    best, highest = np.zeros_like(label), scores[0].copy()
+    # The logit of 1 - p is that of p, negated.
+    best, highest = np.zeros_like(label), -scores[1:].max(axis=0) if independent else scores[0].copy()
     for structure in range(1, annotation.n_structures + 1):
         unknown = (known >> np.uint64(structure)) & np.uint64(1) == 0
         better = unknown & (scores[structure] > highest)
         best[better], highest[better] = structure, scores[structure][better]
-    sure = np.exp(highest - scores.max(axis=0)) >= confidence * total
+    sure = _probability(highest, scores, independent=independent) >= confidence
     sure |= known == np.uint64(2 * (2**annotation.n_structures - 1))
     found: Label = np.where(drawn, label, np.where(sure, best, UNKNOWN_LABEL)).astype(np.uint8)
     return found
+
+
+def _probability(score: NDArray[np.float32], scores: NDArray[np.float32], *, independent: bool) -> NDArray[np.float32]:
+    """Return the probability that a score ``(X, Y, Z)`` stands for among ``(1 + N, X, Y, Z)``."""
+    if independent:
+        of_head: NDArray[np.float32] = expit(score)
+        return of_head
+    highest = scores.max(axis=0)
+    of_class: NDArray[np.float32] = np.exp(score - highest) / np.exp(scores - highest).sum(axis=0)
+    return of_class
 
 
 def _known_words(annotation: Annotation, label: Label) -> NDArray[np.uint64]:

@@ -12,13 +12,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from abdoseg.anatomy import ABDOMEN
-from abdoseg.errors import ConfigError, one_line
+from abdoseg.errors import ConfigError, UnknownNameError, one_line
 
 LEARNED = "learned"
 """The setting for embeddings that are learnt with the rest."""
 
 CLIP = "clip"
 """The setting for embeddings made by CLIP as its users usually have it, from the files of an earlier download."""
+
+AUTO = "auto"
+"""The setting for the embeddings of CLIP where it is at hand, else learnt ones; a run freezes which."""
 
 TEXT_WIDTH = 512
 """Numbers of one embedding: those of CLIP ViT-B/32."""
@@ -57,6 +60,15 @@ def read_embeddings(setting: str, structures: tuple[str, ...]) -> Tensor:
         found = f"{tuple(matrix.shape)}" + ("" if matrix.isfinite().all() else " with NaN")
         raise ConfigError(f"text_embeddings {setting}: found {found}, expected ({len(structures)}, {TEXT_WIDTH})")
     return matrix
+
+
+def at_hand(structures: tuple[str, ...]) -> str:
+    """Return what :data:`AUTO` stands for on this machine: :data:`CLIP`, or :data:`LEARNED` where that gives none."""
+    try:
+        read_embeddings(CLIP, structures)
+    except (ConfigError, UnknownNameError):  # the latter of structures that have no title to ask CLIP for
+        return LEARNED
+    return CLIP
 
 
 # What PyTorch's safe unpickler meets in bytes that are no pickle is any of the last ones.

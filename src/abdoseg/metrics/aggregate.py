@@ -95,6 +95,8 @@ class Row:
         Sample standard deviation (n - 1 below the line); ``None`` for n = 1.
     n
         Number of values: subjects; images of a structure; structures of an average or of one subject.
+    cases
+        Number of subjects behind the values; other than ``n`` where that counts structures.
     ci95
         95 % bootstrap interval of ``mean`` (percentiles of 2000 resamples of the subjects); ``None`` for
         fewer than two subjects.
@@ -108,21 +110,23 @@ class Row:
     std: float | None
     median: float
     n: int
+    cases: int
     ci95: tuple[float, float] | None
     overall: bool
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON facts: the keys it is grouped by, then the numbers."""
         ci95 = None if self.ci95 is None else list(self.ci95)
-        numbers = {"mean": self.mean, "std": self.std, "median": self.median, "n": self.n, "ci95": ci95}
-        return {**self.keys, "metric": self.metric, **numbers}
+        numbers = {"mean": self.mean, "std": self.std, "median": self.median}
+        return {**self.keys, "metric": self.metric, **numbers, "n": self.n, "cases": self.cases, "ci95": ci95}
 
 
 def summarise(scores: Iterable[Score], by: Sequence[str]) -> list[Row]:
     """Summarise scores by any of ``structure``, ``dataset``, ``subject`` and ``modality``.
 
     Scores without a value are passed over; without any value there are no rows. The order of ``scores`` changes
-    no number.
+    no number; rows come in the order in which ``scores`` first name metrics and structures, with a value or without:
+    a first case that lacks a structure does not move its row.
 
     Parameters
     ----------
@@ -137,10 +141,14 @@ def summarise(scores: Iterable[Score], by: Sequence[str]) -> list[Row]:
         If a key is not known or named twice.
     """
     _check_keys(by)
-    valued = [score for score in scores if score.value is not None]
+    scores = list(scores)
+    structures = list(dict.fromkeys(score.structure for score in scores))
     rows = []
-    for metric in dict.fromkeys(score.metric for score in valued):
-        table = _Table.of([score for score in valued if score.metric == metric])
+    for metric in dict.fromkeys(score.metric for score in scores):
+        valued = [score for score in scores if score.metric == metric and score.value is not None]
+        if not valued:
+            continue
+        table = _Table.of(valued, structures)
         for keys, part in table.parts(_dividing_keys(by)):
             rows += [_row(by, keys | more, metric, figures) for more, figures in part.figures(by, keys)]
     return rows
@@ -201,10 +209,10 @@ class _Table:
     values: _Values
 
     @classmethod
-    def of(cls, scores: list[Score]) -> "_Table":
+    def of(cls, scores: list[Score], structures: list[str]) -> "_Table":
         subjects = {s.subject: {"dataset": s.dataset, "modality": s.modality, "subject": s.subject} for s in scores}
         row = {name: i for i, name in enumerate(sorted(subjects))}
-        column = {name: i for i, name in enumerate(dict.fromkeys(s.structure for s in scores))}
+        column = {name: i for i, name in enumerate(structures)}
         values = np.full((len(row), len(column)), np.nan)
         for score in scores:
             cell = row[score.subject], column[score.structure]
@@ -212,7 +220,7 @@ class _Table:
                 msg = f"two {score.metric} scores of {score.structure} in {score.subject}: subjects must be unique"
                 raise ValueError(msg)
             values[cell] = score.value
-        return cls([subjects[name] for name in row], list(column), values)
+        return cls([subjects[name] for name in row], structures, values)
 
     def parts(self, keys: tuple[str, ...]) -> Iterator[tuple[dict[str, str], "_Table"]]:
         """Yield the subjects divided by all keys, then by all but the last, ..., then all subjects."""
@@ -255,6 +263,7 @@ def _row(by: Sequence[str], keys: Mapping[str, str], metric: str, figures: _Figu
         std=float(values.std(ddof=1)) if len(values) > 1 else None,
         median=float(np.median(values)),
         n=len(values),
+        cases=int(np.isfinite(figures.resampled).any(axis=1).sum()),
         ci95=bootstrap_ci95(figures.resampled),
         overall=figures.average or ALL in keys.values() or not by,
     )

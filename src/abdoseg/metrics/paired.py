@@ -4,7 +4,7 @@ Wilcoxon's signed-rank test (SciPy; exact for few pairs) asks whether difference
 structures are tested at once, their p values are corrected by Holm 1979.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,23 +59,36 @@ class PairedRow:
 def compare_scores(a: Iterable[Score], b: Iterable[Score]) -> list[PairedRow]:
     """Compare the scores of two models by structure, and over subjects in a last row ``all`` of each metric.
 
-    Only cases and structures that have a score in both count.
+    Only cases and structures that have a score in both count. Rows come in the order in which the scores first name
+    metrics and structures, with a value or without, as in :func:`abdoseg.metrics.summarise`.
     """
+    a, b = list(a), list(b)
     of_a, of_b = _values(a), _values(b)
-    shared = [key for key in of_a if key in of_b]
+    structures = list(dict.fromkeys(score.structure for score in (*a, *b)))
     rows = []
-    for metric in dict.fromkeys(metric for metric, _, _ in shared):
-        keys = [key for key in shared if key[0] == metric]
-        by_structure = []
-        for structure in dict.fromkeys(name for _, name, _ in keys):
-            pairs = np.array([(of_a[key], of_b[key]) for key in keys if key[1] == structure])
-            by_structure.append(_row(structure, metric, pairs))
-        corrected = holm([row.p for row in by_structure])
-        rows += [replace(row, p_holm=p) for row, p in zip(by_structure, corrected, strict=True)]
-        subjects = sorted({subject for _, _, subject in keys})
-        means = [np.mean([(of_a[k], of_b[k]) for k in keys if k[2] == subject], axis=0) for subject in subjects]
-        rows.append(_row(ALL, metric, np.array(means)))
+    for metric in dict.fromkeys(score.metric for score in (*a, *b)):
+        keys = [key for key in of_a if key in of_b and key[0] == metric]
+        rows += _of_metric(metric, structures, {key[1:]: (of_a[key], of_b[key]) for key in keys})
     return rows
+
+
+def _of_metric(
+    metric: str, structures: Sequence[str], pairs: Mapping[tuple[str, str], tuple[float, float]]
+) -> list[PairedRow]:
+    """Return the rows of one metric; ``pairs``: structure and subject -> values of A and B."""
+    if not pairs:
+        return []
+    held = {structure for structure, _ in pairs}
+    by_structure = [
+        _row(structure, metric, np.array([pair for key, pair in pairs.items() if key[0] == structure]))
+        for structure in structures
+        if structure in held
+    ]
+    corrected = holm([row.p for row in by_structure])
+    rows = [replace(row, p_holm=p) for row, p in zip(by_structure, corrected, strict=True)]
+    subjects = sorted({subject for _, subject in pairs})
+    means = [np.mean([pair for key, pair in pairs.items() if key[1] == subject], axis=0) for subject in subjects]
+    return [*rows, _row(ALL, metric, np.array(means))]
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

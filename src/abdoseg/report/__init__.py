@@ -2,5 +2,6 @@
 
 from abdoseg.report.page import Section, render
 from abdoseg.report.shown import ShownCase
+from abdoseg.report.unscored import left_out
 
-__all__ = ["Section", "ShownCase", "render"]
+__all__ = ["Section", "ShownCase", "left_out", "render"]

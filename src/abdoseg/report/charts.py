@@ -1,4 +1,7 @@
-"""Charts as SVG, drawn from data: they scale, print, and say their values when pointed at."""
+"""Charts as SVG, drawn from data: they scale, print, and say their values to pointer and keyboard.
+
+The page's script makes each a slider, whose value is the point that is read.
+"""
 
 import json
 import math
@@ -9,8 +12,16 @@ import numpy as np
 
 from abdoseg.report.ticks import ticks
 
-WIDTH, HEIGHT = 720, 260
-LEFT, RIGHT, TOP, BOTTOM = 56, 28, 12, 34
+WIDTH, HEIGHT = 470, 240
+"""Units; the page's style sets text of 13 units, which are 10 px where a window of 400 px leaves the chart 368."""
+
+LEFT, RIGHT, TOP, BOTTOM = 60, 28, 12, 40
+
+_CHARACTER = 7.2
+"""Units of an average character, rather too many."""
+
+_MOST_TITLE = 216
+"""Units that titles beside box plots may take; longer ones are squeezed."""
 
 LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, which colour-blind readers tell apart."""
@@ -46,7 +57,17 @@ def line_chart(curves: Mapping[str, Curve], *, label: str, of: str = "step", smo
     ]
     svg.set(
         "data-lines",
-        json.dumps({"left": LEFT, "right": WIDTH - RIGHT, "x": [across.low, across.high], "of": of, "lines": shown}),
+        json.dumps(
+            {
+                "left": LEFT,
+                "right": WIDTH - RIGHT,
+                "top": TOP,
+                "bottom": HEIGHT - BOTTOM,
+                "x": [across.low, across.high],
+                "of": of,
+                "lines": shown,
+            }
+        ),
     )
     _axes(svg, across, up, of)
     for line in shown:
@@ -76,26 +97,39 @@ def box_plots(
     most
         End of the axis, where the values have one.
     """
-    row, left = 24, 190
+    row = 24
+    titles = {title: f"{title} ({len(named)})" for title, (_, named) in groups.items()}
+    left = min(_MOST_TITLE, 16 + _CHARACTER * max(map(len, titles.values())))
     height = TOP + BOTTOM + row * len(groups)
     values = [v for _, named in groups.values() for _, v in named]
     ends = [0.0] if min(values) >= 0 else []
     across = _Scale.over([*values, *ends, *([] if most is None else [most])], left, WIDTH - RIGHT)
     svg = _svg(height, label)
+    svg.set("data-boxes", "")
     for at in ticks(across.low, across.high):
         _add(svg, "line", x1=across(at), x2=across(at), y1=TOP, y2=height - BOTTOM, **{"class": "grid"})
-        _add(svg, "text", x=across(at), y=height - BOTTOM + 16, **{"class": "tick middle"}).text = f"{at:g}"
-    _add(svg, "text", x=(left + WIDTH - RIGHT) / 2, y=height - 4, **{"class": "tick middle"}).text = unit
+        _add(svg, "text", x=across(at), y=height - BOTTOM + 17, **{"class": "tick middle"}).text = f"{at:g}"
+    _add(svg, "text", x=(left + WIDTH - RIGHT) / 2, y=height - 5, **{"class": "tick middle"}).text = unit
     for i, (title, (colour, named)) in enumerate(groups.items()):
         y = TOP + row * (i + 0.5)
-        _add(svg, "text", x=left - 8, y=y + 4, **{"class": "tick end"}).text = f"{title} ({len(named)})"
-        _box(svg, across, y, colour, np.array([v for _, v in named]))
+        _title(svg, titles[title], left - 8, y + 4)
+        group = _add(svg, "g", **{"data-row": title})
+        _box(group, across, y, colour, np.array([v for _, v in named]))
         for j, (name, value) in enumerate(named):
             # Spread by the golden ratio: no two neighbours at one height, and the same every time.
             off = ((j * 0.618 + 0.5) % 1 - 0.5) * row * 0.6
-            point = _add(svg, "circle", cx=across(value), cy=y + off, r=2.2, fill=colour, **{"class": "point"})
+            point = _add(group, "circle", cx=across(value), cy=y + off, r=2.2, fill=colour, **{"class": "point"})
             _add(point, "title").text = f"{name}: {value:.1f}"
     return _text_of(svg)
+
+
+def _title(svg: ET.Element, text: str, right: float, y: float) -> None:
+    """Write a title that ends at ``right``, squeezed where it would not fit."""
+    title = _add(svg, "text", x=right, y=y, **{"class": "tick end"})
+    title.text = text
+    if len(text) * _CHARACTER > _MOST_TITLE:
+        title.set("textLength", str(right - 2))
+        title.set("lengthAdjust", "spacingAndGlyphs")
 
 
 def _box(svg: ET.Element, across: "_Scale", y: float, colour: str, values: "np.ndarray") -> None:
@@ -152,8 +186,8 @@ def _axes(svg: ET.Element, across: _Scale, up: _Scale, of: str) -> None:
         _add(svg, "line", x1=LEFT, x2=WIDTH - RIGHT, y1=up(at), y2=up(at), **{"class": "grid"})
         _add(svg, "text", x=LEFT - 6, y=up(at) + 4, **{"class": "tick end"}).text = f"{at:g}"
     for at in ticks(across.low, across.high):
-        _add(svg, "text", x=across(at), y=HEIGHT - BOTTOM + 16, **{"class": "tick middle"}).text = f"{at:g}"
-    _add(svg, "text", x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 3, **{"class": "tick middle"}).text = of
+        _add(svg, "text", x=across(at), y=HEIGHT - BOTTOM + 17, **{"class": "tick middle"}).text = f"{at:g}"
+    _add(svg, "text", x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 5, **{"class": "tick middle"}).text = of
 
 
 def _path(svg: ET.Element, points: Sequence[tuple[float, float]], colour: str, kind: str) -> None:

@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     VOXEL = 1
     SPACE = 2
     INTENSITY = 3
+    TASKS = 4
 
 
 def stream(seed: int, t: int, purpose: int = Purpose.CASE) -> np.random.Generator:

@@ -227,7 +227,7 @@ def _check_lacking(lacking: list[str], pred: Path, ref: Path, references: Collec
     if lacking and missing == "error":
         msg = (
             f"{pred}: found no prediction for {len(lacking)} of {len(references)} references ({_some(lacking)}); "
-            "predict them, or choose missing = zero or skip"
+            "predict them, or give --missing zero or --missing skip"
         )
         raise ConfigError(msg)
 

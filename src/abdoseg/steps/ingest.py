@@ -127,7 +127,7 @@ def ingest(
     WorkspaceError
         If the workspace cannot be written, or another ingest of this source is running.
     """
-    check_structures(card)
+    check_structures(card, workspace.settings.known)
     require_labels(card)
     finding = find_cases(card, folder, unlabelled=unlabelled)
     if only is not None:

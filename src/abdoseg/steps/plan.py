@@ -1,20 +1,25 @@
 """What a training will take and see, before it starts."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from math import prod
 from typing import TYPE_CHECKING, Any
 
-from abdoseg.config import check_shares
+from abdoseg.config import TrainConfig, check_shares, make_config
 from abdoseg.methods import METHODS
-from abdoseg.runs import Run, annotation_from_labels, load_run
+from abdoseg.runs import Run, annotation_from_labels, freeze, load_run
 from abdoseg.sampling import SAMPLERS
 from abdoseg.store import Workspace, shown_annotation
-from abdoseg.training_set import open_sampler, patch_settings
+from abdoseg.training_set import learns_from, open_sampler, patch_settings
+from abdoseg.views import FULL_VIEW
 
 if TYPE_CHECKING:
     import torch
 
 SPLIT_NEEDS = 6
 """Patients of a source without an official split from which on one of them is a validation case."""
+
+LONG = 10
+"""Times the voxels of preset ``small`` from which on a training on a CPU is called long."""
 
 
 def check_plan(workspace: Workspace, run: Run, processes: int = 1) -> None:
@@ -88,8 +93,62 @@ def plan_training(
             }
             for i, name in enumerate(names)
         },
-        "warnings": [*lacks_validation(run), *_not_learnt(workspace, run, sampler.skipped)],
+        "warnings": [
+            *_too_little_memory(run, processes, device),
+            *lacks_validation(run),
+            *_not_learnt(workspace, run, sampler.skipped),
+        ],
     }
+
+
+def lacks_memory(workspace: Workspace, config: TrainConfig, processes: int, device: "torch.device | None") -> list[str]:
+    """Return a line where a training that is still to begin needs more memory than is free; ``train`` refuses it.
+
+    Parameters
+    ----------
+    workspace, config
+        What it would learn from, and how; its view need not be there.
+    processes, device
+        As for :func:`plan_training`; all processes are on this machine.
+    """
+    data = freeze(workspace, config.model_copy(update={"view": FULL_VIEW}))
+    return _too_little_memory(Run(workspace.runs_folder, config, data), processes, device)
+
+
+def _too_little_memory(run: Run, processes: int, device: "torch.device | None") -> list[str]:
+    from abdoseg.engine.memory import memory_shortage
+
+    if device is None:
+        return []
+    here = processes if device.type == "cpu" else 1
+    shortage = memory_shortage(run.config, run.task(), device, processes, here)
+    return [shortage] if shortage else []
+
+
+def long_on_a_cpu(configs: Iterable[TrainConfig], device: "torch.device") -> list[str]:
+    """Return a line for each training that sees many times the voxels of the preset for CPUs, where the device is one.
+
+    How long a step takes is not known before one is done; how much there is to see is.
+    """
+    if device.type != "cpu":
+        return []
+    small = make_config("small")
+    long = [config for config in configs if _voxels(config) >= LONG * _voxels(small)]
+    return list(dict.fromkeys(_how_long(config, small) for config in long))
+
+
+def _how_long(config: TrainConfig, small: TrainConfig) -> str:
+    times, sides = _voxels(config) / _voxels(small), "x".join(map(str, config.patch))
+    harder = "" if config.network == small.network else f", and {config.network} takes longer for each"
+    return (
+        f"on a CPU: {config.steps:,} steps of {config.batch} {'patch' if config.batch == 1 else 'patches'} of {sides} "
+        f"are {times:,.0f} times the voxels of --preset small{harder}; that preset, or less by --scale or "
+        "--set patch=..., is done sooner"
+    )
+
+
+def _voxels(config: TrainConfig) -> int:
+    return config.steps * config.batch * prod(config.patch)
 
 
 def lacks_validation(run: Run) -> list[str]:
@@ -136,7 +195,9 @@ def not_taken(run: Run, taken: int) -> list[str]:
     left_out = len(run.data.keys("train")) - taken
     if not left_out:
         return []
-    return [f"{left_out} training cases annotate nothing; {run.config.method} cannot learn from them"]
+    hold, are, them = ("case holds", "is", "it") if left_out == 1 else ("cases hold", "are", "them")
+    told = f"{left_out} training {hold} no annotated structure and {are} left out: {run.config.method}"
+    return [f"{told} cannot learn from {them}"]
 
 
 def _not_learnt(workspace: Workspace, run: Run, skipped: Collection[int]) -> list[str]:
@@ -154,7 +215,7 @@ def _not_learnt(workspace: Workspace, run: Run, skipped: Collection[int]) -> lis
         annotation = shown_annotation(workspace, brief, run.data.view)
         if run.config.annotated_from == "labels":
             annotation = annotation_from_labels(workspace, brief, annotation)
-        if method.skips_unannotated and not annotation.has_annotation:
+        if not learns_from(workspace, run, brief, annotation):
             continue
         taken += 1
         annotated.update(annotation.structure_ids)

@@ -16,9 +16,10 @@ from abdoseg.errors import AbdosegError
 from abdoseg.geometry import spacing_of
 from abdoseg.metrics import DEFAULTS, EvalSettings, Score, summarise
 from abdoseg.progress import SILENT, Progress
-from abdoseg.report import Section, ShownCase, render
+from abdoseg.report import Section, ShownCase, left_out, render
 from abdoseg.report.charts import LINE_COLOURS, box_plots, line_chart
-from abdoseg.runs import Run, keys_of_split, read_frozen, read_metrics
+from abdoseg.run_files import read_metrics
+from abdoseg.runs import Run, keys_of_split, read_frozen
 from abdoseg.steps.evaluate import evaluate_cases
 from abdoseg.steps.evaluate_run import CasePredictor
 from abdoseg.steps.sample import sample
@@ -193,7 +194,8 @@ def _training(run: Run) -> Section:
             charts[heading] = line_chart(curves, label=f"{heading} over steps", smooth=heading not in _SET)
     notes = [] if charts else ["Nothing was written down yet."]
     if charts:
-        notes.append("Pale: as measured; bold: the mean over a twentieth of the curve. Point at a curve to read it.")
+        notes.append("Pale: as measured; bold: the mean over a twentieth of the curve.")
+        notes.append("To read a curve, point at it, or tab to it and use the arrow keys.")
     return Section("training", "Training", notes, charts)
 
 
@@ -215,7 +217,13 @@ def _scores(found: Findings) -> Section:
         (
             "Annotated structures that the reference holds; what nobody annotated is left out, never scored 0. "
             "Intervals: 95 %, by drawing subjects anew. DSC in per cent."
-        )
+        ),
+        (
+            "n: the values behind a mean, of cases, or of structures in the rows of one case and of an average. A case "
+            "counts for a structure if its source annotates it and its reference holds it, so that n differs between "
+            "structures; surfaces and distances ask for more."
+        ),
+        *left_out(found.scores),
     ]
     return Section("scores", "Scores", notes, tables=tables)
 
@@ -254,7 +262,11 @@ def _boxes(found: Findings, anatomy: Anatomy) -> Section:
             unit=_unit(metric),
             most=100.0 if metric in _PER_CENT else None,
         )
-    return Section("spread", "Spread", charts=charts)
+    notes = [
+        "In brackets: how many values, which differs as n does in the tables above.",
+        "To read a value, point at it, or tab to the chart; left and right go along a row, up and down between rows.",
+    ]
+    return Section("spread", "Spread", notes, charts)
 
 
 _PER_CENT = ("dsc", "nsd")

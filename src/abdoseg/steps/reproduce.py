@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from abdoseg.config import TrainConfig
+from abdoseg.devices import choose_device
 from abdoseg.errors import ConfigError, RunError, unknown_name
 from abdoseg.experiments import (
     Experiment,
@@ -27,11 +28,14 @@ from abdoseg.experiments import (
     to_json,
     to_markdown,
 )
+from abdoseg.experiments.phantoms import phantom_sources
 from abdoseg.files import whole_files
+from abdoseg.frozen import FrozenCase
 from abdoseg.metrics import Score
 from abdoseg.progress import SILENT, Progress
-from abdoseg.runs import FrozenCase, Run, decide_sides, freeze, list_runs, plan_run
+from abdoseg.runs import Run, decide_sides, freeze, list_runs, plan_run
 from abdoseg.steps.evaluate_run import evaluate_run
+from abdoseg.steps.plan import lacks_memory, long_on_a_cpu
 from abdoseg.steps.train import train
 from abdoseg.store import CaseBrief, Workspace
 from abdoseg.views import View
@@ -129,6 +133,8 @@ def reproduce(
     *,
     rows: Sequence[str] = (),
     device: str = "auto",
+    processes: int = 1,
+    ignore_memory: bool = False,
     trainer: Trainer | None = None,
     progress: Progress = SILENT,
 ) -> Reproduction:
@@ -148,6 +154,10 @@ def reproduce(
         Names of rows or ids of experiments; empty: all. Of others, those that are finished are shown.
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    processes
+        How many of this machine share a training.
+    ignore_memory
+        Train also what needs more memory than is free; a row that does cannot be run otherwise.
     trainer
         How to train; default: :func:`abdoseg.steps.train.train` in this process.
     progress
@@ -167,12 +177,18 @@ def reproduce(
     options = options or Options()
 
     def in_this_process(config: TrainConfig) -> None:
-        train(workspace, config, device=device, progress=progress)
+        train(workspace, config, device=device, ignore_memory=ignore_memory, progress=progress)
 
     stage = _Stage(workspace, study, options)
+    chosen, where = _chosen(study, rows), choose_device(device)
     stands = stage.stands()
-    chosen = _chosen(study, rows)
+    waiting = [s for s in stands if s.experiment.id in chosen and s.configs and not s.finished]
+    if not ignore_memory:
+        lacks = {s.experiment.id: lacks_memory(workspace, s.configs[0], processes, where) for s in waiting}
+        stands = [replace(s, missing=(*s.missing, *lacks.get(s.experiment.id, ()))) for s in stands]
     _refuse_what_cannot_run(study, [stand for stand in stands if stand.experiment.id in chosen], named=bool(rows))
+    for line in long_on_a_cpu([config for s in waiting for config in s.configs], where):
+        progress.say(line)
     results: list[RowResult] = []
     for stand in stands:
         results.append(_result(stage, stand, chosen, trainer or in_this_process, device, progress))
@@ -271,7 +287,7 @@ class _Stage:
             self.workspace.settings.spacing_mm,
             {source: counted[source] for source in sorted(named & self.at_hand)},
             self.at_hand,
-            tuple(source for source in _phantoms(self.workspace) if source in used),
+            tuple(source for source in phantom_sources(self.workspace) if source in used),
         )
 
 
@@ -379,21 +395,3 @@ def _write(workspace: Workspace, study: Study, options: Options, page: Page) -> 
         for draft, text in zip(drafts, texts.values(), strict=True):
             draft.write_text(text, encoding="utf-8")
     return files
-
-
-def _phantoms(workspace: Workspace) -> list[str]:
-    """Return the sources whose files lay beside the hidden truth that ``abdoseg phantom`` writes."""
-    found = []
-    for source, record in sorted(workspace.records().items()):
-        folder = Path(record.folder)
-        notes = [near / "truth" / "README.txt" for near in (folder, folder.parent)]
-        if record.folder and any(_tells_of_phantoms(note) for note in notes):
-            found.append(source)
-    return found
-
-
-def _tells_of_phantoms(note: Path) -> bool:
-    try:
-        return note.read_text(encoding="utf-8").startswith("Hidden truth of the phantoms")
-    except (OSError, UnicodeDecodeError):
-        return False

@@ -1,5 +1,6 @@
 """Sparsify: make a sparse view of the workspace, as if only some slices had been drawn."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict, Unpack
@@ -14,9 +15,12 @@ from abdoseg.errors import ConfigError, unknown_name
 from abdoseg.runs import decide_sides
 from abdoseg.store import CaseBrief, Workspace, lacks_occupied, occupied_slices, shown_annotation
 from abdoseg.value_errors import found_and_expected
-from abdoseg.views import FULL_VIEW, View, held_slices
+from abdoseg.views import FULL_VIEW, View, held_slices, percent
 
 DEFAULT_FRACTION = 0.2
+
+LONGEST_NAME = 120
+"""Characters of a view's name that is made from the rest."""
 
 
 class SliceRule(TypedDict, total=False):
@@ -140,7 +144,9 @@ def sparsify(
         raise ConfigError(f"--view: found none, expected some of {', '.join(AXES)}")
     for axis in view:
         if axis not in AXES:
-            raise unknown_name("view", axis, [*AXES, FULL_VIEW])
+            raise unknown_name("view", axis, [*AXES, FULL_VIEW, *(one.name for one in workspace.views())])
+    if name in AXES:
+        raise ConfigError(f"--name: found {name}, which is a direction; choose another name")
     briefs = workspace.briefs()
     if not briefs:
         raise ConfigError(f"{workspace.path}: no cases; `abdoseg ingest CARD FOLDER` first")
@@ -149,8 +155,25 @@ def sparsify(
     made = _make_view(workspace, recipe, name)
     workspace.save_view(made)
     workspace.activate_view(made.name)
+    return _describe(workspace, made, briefs)
+
+
+def switch_view(workspace: Workspace, name: str) -> SparsifyReport | None:
+    """Make a view that is there the active one; of ``"full"``, all labels, there is nothing to report.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such view.
+    """
+    workspace.activate_view(name)
+    view = workspace.view(name)
+    return None if view is None else _describe(workspace, view, workspace.briefs())
+
+
+def _describe(workspace: Workspace, view: View, briefs: Sequence[CaseBrief]) -> SparsifyReport:
     sides = decide_sides(workspace, briefs, workspace.settings.split_seed)
-    return describe_view(workspace, made, [brief for brief in briefs if sides[brief.key] == "train"])
+    return describe_view(workspace, view, [brief for brief in briefs if sides[brief.key] == "train"])
 
 
 def _which_slices(fraction: float | None, rule: SliceRule) -> dict[str, Any]:
@@ -198,16 +221,23 @@ def _reason(error: ErrorDetails) -> str:
 
 
 def default_name(view: View, names: Sequence[str]) -> str:
-    """Return a name made of all that tells a view apart; ``names`` are the structures in id order."""
+    """Return a name made of all that tells a view apart; ``names`` are the structures in id order.
+
+    A long one is cut and ends in a hash of the whole: it has to be a file's, and part of a run's.
+    """
     parts = [*view.axes]
-    parts.append(f"every{view.every}" if view.fraction is None else f"{100 * view.fraction:g}")
+    parts.append(f"every{view.every}" if view.fraction is None else percent(view.fraction))
     if view.seed is not None:
         parts.append(f"random{view.seed or ''}")
     if view.structures:
         parts += ["of", *(names[structure - 1] for structure in view.structures)]
     parts += ["each"] if view.per_structure else []
     parts += ["native"] if view.native else []
-    return "-".join([*parts, *view.sources])
+    name = "-".join([*parts, *view.sources])
+    if len(name) <= LONGEST_NAME:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_NAME - 9]}-{mark}"
 
 
 def describe_view(workspace: Workspace, view: View, training: Iterable[CaseBrief]) -> SparsifyReport:

@@ -4,9 +4,10 @@ from collections import Counter
 from typing import Any
 
 from abdoseg.case import CaseFacts
+from abdoseg.errors import WorkspaceError
 from abdoseg.runs import Run, damaged_runs, decide_sides, list_runs, repeated_pairs
 from abdoseg.steps.sparsify import describe_view, view_facts
-from abdoseg.store import Workspace
+from abdoseg.store import CaseBrief, Workspace
 from abdoseg.types import SplitName
 
 
@@ -18,9 +19,10 @@ def status(workspace: Workspace) -> dict[str, Any]:
     dict
         ``workspace``, ``spacing_mm``, ``structures`` (name -> cases annotated, cases with voxels), ``sources`` (one
         dict each: cases, modality, patients, annotated, sides of the split, repaired, quarantined with reasons),
-        ``views`` (:func:`abdoseg.steps.sparsify.view_facts`), ``active_view``, ``runs`` and ``damaged_runs``.
+        ``views`` (:func:`abdoseg.steps.sparsify.view_facts`), ``active_view``, ``runs`` (``step`` is that of the
+        weights; null where the checkpoint is damaged), ``damaged_runs`` and ``damaged_cases`` (name -> reason).
     """
-    facts = workspace.facts()
+    facts, damaged = _facts(workspace)
     sides = decide_sides(workspace, facts, workspace.settings.split_seed)
     records = workspace.records()
     names = sorted({f.source for f in facts} | set(records))
@@ -31,10 +33,28 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "sources": [_source(name, [f for f in facts if f.source == name], sides, quarantined[name]) for name in names],
         "structures": _structures(workspace, facts),
         "active_view": workspace.active_view_name(),
-        "views": _views(workspace, sides),
+        "views": _views(workspace, facts, sides),
         "runs": _runs(workspace, facts, sides),
         "damaged_runs": damaged_runs(workspace),
+        "damaged_cases": damaged,
     }
+
+
+def _facts(workspace: Workspace) -> tuple[list[CaseFacts], dict[str, str]]:
+    """Return the facts of the cases that can be read, and why the others cannot."""
+    try:
+        return workspace.facts(), {}
+    except WorkspaceError:
+        found, damaged = [], {}
+        for key in workspace.case_keys():
+            try:
+                found.append(workspace.read_facts(key))
+            except WorkspaceError as error:
+                damaged[key] = str(error)
+        if not damaged:  # it is the workspace that is at fault
+            raise
+    workspace.check_settings(found)
+    return found, damaged
 
 
 def _source(name: str, facts: list[CaseFacts], sides: dict[str, Any], quarantined: dict[str, str]) -> dict[str, Any]:
@@ -62,9 +82,10 @@ def _structures(workspace: Workspace, facts: list[CaseFacts]) -> dict[str, dict[
     return {name: {"annotated": annotated[name], "present": present[name]} for name in workspace.anatomy.names}
 
 
-def _views(workspace: Workspace, sides: dict[str, SplitName]) -> list[dict[str, Any]]:
+def _views(workspace: Workspace, facts: list[CaseFacts], sides: dict[str, SplitName]) -> list[dict[str, Any]]:
     views = workspace.views()
-    training = [brief for brief in workspace.briefs() if sides.get(brief.key) == "train"] if views else []
+    names = workspace.settings.structures
+    training = [CaseBrief.of(f, names, "") for f in facts if sides[f.key] == "train"] if views else []
     return [view_facts(describe_view(workspace, view, training), workspace.anatomy.names) for view in views]
 
 
@@ -80,7 +101,6 @@ def _runs(workspace: Workspace, facts: list[CaseFacts], sides: dict[str, SplitNa
 
 def _run(run: Run, facts: dict[str, CaseFacts]) -> dict[str, Any]:
     gone = [c.key for c in run.data.cases if c.key not in facts or facts[c.key].digest != c.digest]
-    metrics = run.last_metrics()
     return {
         "run": run.name,
         "status": run.status,
@@ -88,7 +108,7 @@ def _run(run: Run, facts: dict[str, CaseFacts]) -> dict[str, Any]:
         "method": run.config.method,
         "view": run.config.view,
         "cases": len(run.data.cases),
-        "step": run.config.steps if run.status == "finished" else metrics.get("step", 0),
+        "step": run.steps_done,
         "steps": run.config.steps,
         "changed_cases": gone,
     }

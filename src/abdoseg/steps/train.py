@@ -8,8 +8,9 @@ with any number of processes and threads.
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from platform import node
 
 import torch
 from filelock import Timeout
@@ -22,17 +23,19 @@ from abdoseg.engine.feeding import Feed
 from abdoseg.engine.files import TrainingFiles
 from abdoseg.engine.fit import Validate, fit
 from abdoseg.engine.journal import Journal
+from abdoseg.engine.memory import memory_shortage
 from abdoseg.engine.precision import gradient_scaler, storage_type, validation_precision
 from abdoseg.engine.ranks import Ranks, joined_ranks
 from abdoseg.engine.state import TrainState, moving_average
 from abdoseg.engine.validation import mean_dsc
-from abdoseg.errors import RunError
+from abdoseg.errors import ConfigError, RunError, WorkspaceError
+from abdoseg.files import remove_drafts
 from abdoseg.methods import METHODS
 from abdoseg.methods.assemble import build_model, method_for
 from abdoseg.methods.parts import Predictor
 from abdoseg.model_card import model_card
 from abdoseg.patches import PatchStream
-from abdoseg.places import locked
+from abdoseg.places import locked, reason_of
 from abdoseg.progress import SILENT, Progress
 from abdoseg.pseudo_labels import label_training_cases
 from abdoseg.runs import Run, read_frozen, start_run
@@ -71,6 +74,7 @@ def train(
     name: str | None = None,
     device: str = "auto",
     stop_after: int | None = None,
+    ignore_memory: bool = False,
     progress: Progress = SILENT,
 ) -> TrainReport:
     """Train the run of ``config``: a new one, or the unfinished one from its last checkpoint.
@@ -87,18 +91,22 @@ def train(
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     stop_after
         Stop, with a checkpoint, once so many steps of the run are done.
+    ignore_memory
+        Train although the device has less memory free than the training needs at least.
     progress
         Told after every step.
 
     Raises
     ------
     ConfigError, RunError, WorkspaceError
-        If there is nothing to learn from, a frozen case changed, the loss is not finite, or nothing can be written.
+        If there is nothing to learn from, a frozen case changed, memory is short, the loss is not finite, or nothing
+        can be written.
     KeyboardInterrupt
         On Ctrl-C or a request to terminate, between two steps and after the state was saved.
     """
     with joined_ranks(device) as ranks:
-        run = ranks.first_does(lambda: _start(workspace, config, name, ranks))
+        fits = nullcontext if ignore_memory else _memory_check(ranks)
+        run = ranks.first_does(lambda: _start(workspace, config, name, ranks, fits))
         if run.status == "finished":
             return TrainReport(run, config.steps, 0.0, "already finished")
         with ExitStack() as held:
@@ -106,14 +114,36 @@ def train(
             return _train(workspace, run, ranks, stop_after, progress if ranks.first else SILENT)
 
 
-def _start(workspace: Workspace, config: TrainConfig, name: str | None, ranks: Ranks) -> Run:
+def _memory_check(ranks: Ranks) -> Callable[[Run], object]:
+    """Return what refuses a run for which this process and those it shares its device with have too little memory."""
+    here = ranks.gather(node()).count(node()) if ranks.device.type == "cpu" else 1
+
+    def check(run: Run) -> None:
+        shortage = memory_shortage(run.config, run.task(), ranks.device, ranks.place.size, here)
+        if shortage:
+            raise ConfigError(shortage)
+
+    return check
+
+
+def _start(
+    workspace: Workspace, config: TrainConfig, name: str | None, ranks: Ranks, fits: Callable[[Run], object]
+) -> Run:
     """Return the run to train; what is refused leaves no folder behind."""
-    return start_run(workspace, config, name, lambda run: check_run(workspace, run, ranks.place.size, ranks.device))[0]
+
+    def check(run: Run) -> None:
+        check_run(workspace, run, ranks.place.size, ranks.device)
+        fits(run)
+
+    run, new = start_run(workspace, config, name, check)
+    if not new and run.status != "finished":
+        check_shares(config, ranks.place.size)  # settings of what goes on may be others
+        fits(run)
+    return run
 
 
 def _train(workspace: Workspace, run: Run, ranks: Ranks, stop_after: int | None, progress: Progress) -> TrainReport:
     config = run.config
-    ranks.first_does(lambda: check_shares(config, ranks.place.size))  # all would find it wrong; one tells
     if METHODS[config.method].needs_teacher:
         ranks.first_does(lambda: label_training_cases(workspace, run, str(ranks.device), progress))
     stream = open_stream(workspace, run)
@@ -147,11 +177,17 @@ def _train(workspace: Workspace, run: Run, ranks: Ranks, stop_after: int | None,
 @contextmanager
 def _alone(run: Run) -> Iterator[None]:
     """Refuse to train a run that another process is training."""
-    try:
-        with locked(run.folder / ".lock"):
-            yield
-    except Timeout as error:
-        raise RunError(f"run {run.name}: another process is training it; wait for it, or choose --name") from error
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(run.folder / ".lock"))
+        except Timeout as error:
+            raise RunError(f"run {run.name}: another process is training it; wait for it, or choose --name") from error
+        except OSError as error:
+            msg = f"{run.folder}: cannot be written ({reason_of(error)}); check the permissions"
+            raise WorkspaceError(msg) from error
+        for folder in (run.folder, run.checkpoint_file.parent):
+            remove_drafts(folder)
+        yield
 
 
 def _say_what_cannot_be_drawn(run: Run, stream: PatchStream, progress: Progress) -> None:

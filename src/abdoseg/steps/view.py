@@ -1,11 +1,12 @@
 """View: a case of the workspace, or files, as a scene for the browser."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from abdoseg.anatomy import ABDOMEN, Anatomy
+from abdoseg.cards import Card, load_card, merged_targets
 from abdoseg.case import CaseFacts
 from abdoseg.errors import CaseError, ConfigError, RunError, unknown_name
 from abdoseg.geometry import Grid, corner_distance_voxels, same_grid, to_canonical
@@ -13,12 +14,15 @@ from abdoseg.label_maps import read_label_map
 from abdoseg.modality import decide_modality
 from abdoseg.readers import has_images, read_scan, stated_modality
 from abdoseg.runs import Run
+from abdoseg.steps.evaluate_folders import folder_rules
 from abdoseg.steps.evaluate_run import CasePredictor
 from abdoseg.store import Workspace
-from abdoseg.types import Label
+from abdoseg.types import UNKNOWN_LABEL, Label
 from abdoseg.viewer import Scene
+from abdoseg.viewer.legends import Meaning, meaning_beside
 from abdoseg.viewer.scene import require_viewable
 from abdoseg.viewer.volumes import as_int16, require_finite
+from abdoseg.zips import at_hand
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ def view_case(
     run
         Its prediction is shown, and made and kept first where there is none.
     pred
-        A label map of the harmonised grid instead; values are structure ids.
+        A label map of the harmonised grid instead; values mean what ``<stem>.labels.json`` beside it says, or else
+        are structure ids.
     device
         Where to predict.
 
@@ -77,12 +82,15 @@ def view_case(
     facts = case.facts
     require_viewable(facts.shape)
     low, high = facts.window
-    shown = None
+    shown, anatomy = None, workspace.anatomy
     if run is not None:
         shown = _of_run(workspace, run, facts, device)
     elif pred is not None:
         advice = f"a case is stored on its own {workspace.settings.spacing_mm:g} mm grid: view the scan's file instead"
-        shown = Shown(_on_grid(pred, Grid(facts.shape, facts.affine_array), "case", advice), pred.name)
+        meaning = meaning_beside(pred, anatomy)
+        anatomy = meaning.anatomy
+        label = _on_grid(pred, Grid(facts.shape, facts.affine_array), "case", advice, meaning.values)
+        shown = Shown(label, pred.name, meaning.notes)
     has_labels = facts.groups.has_annotation
     notes = () if has_labels else ("no structure of this case is annotated: there is no reference",)
     return Scene(
@@ -91,7 +99,7 @@ def view_case(
         slope=facts.scale * (high - low),
         intercept=low + facts.offset * (high - low),
         affine=facts.affine_array,
-        anatomy=workspace.anatomy,
+        anatomy=anatomy,
         modality=facts.modality,
         reference=case.label if has_labels else None,
         reference_title=f"{facts.source}'s own labels",
@@ -102,50 +110,102 @@ def view_case(
     )
 
 
-def view_files(scan: Path, label: Path | None = None, pred: Path | None = None, anatomy: Anatomy = ABDOMEN) -> Scene:
+def view_files(
+    scan: Path,
+    label: Path | None = None,
+    pred: Path | None = None,
+    anatomy: Anatomy = ABDOMEN,
+    *,
+    card: Card | str | None = None,
+) -> Scene:
     """Return the scene of a scan on file, on its own grid, with label maps on file.
 
     Parameters
     ----------
     scan
-        In any format of ``abdoseg.readers``.
+        In any format of ``abdoseg.readers``, or a ``.zip`` with one scan.
     label, pred
-        Reference and prediction on the scan's grid; values are structure ids of ``anatomy``.
+        Reference and prediction on the scan's grid. Values mean what ``<stem>.labels.json`` beside the file says, or
+        else are structure ids of ``anatomy``.
     anatomy
-        What the values mean.
+        What the ids mean.
+    card
+        Card (or its name or path) whose raw values ``label`` uses; it also says which structures are annotated.
 
     Raises
     ------
+    ConfigError
+        If there is a card and no ``label``.
+    CardError
+        If the card cannot be used.
     CaseError
         If a file cannot be read, grids differ, or the scan is too large for a browser.
     """
-    if scan.is_dir() and not has_images(scan):
-        raise CaseError(f"{scan}: a folder without a DICOM series of its own; name one scan")
-    read = read_scan(scan)
-    array, affine = to_canonical(read.array, read.affine)
-    shape = (array.shape[0], array.shape[1], array.shape[2])
-    try:
-        require_viewable(shape)
-        require_finite(array)
-    except CaseError as error:
-        raise CaseError(f"{scan.name}: {error}") from error
-    image, slope, intercept = as_int16(array)
-    grid = Grid(shape, affine)
-    advice = "give a label map of this very scan"
-    return Scene(
-        title=scan.name,
-        image=image,
-        slope=slope,
-        intercept=intercept,
-        affine=affine,
-        anatomy=anatomy,
-        modality=_modality(scan, array),
-        reference=_on_grid(label, grid, "scan", advice) if label else None,
-        reference_title=label.name if label else "",
-        prediction=_on_grid(pred, grid, "scan", advice) if pred else None,
-        prediction_title=pred.name if pred else "",
-        notes=read.warnings,
-    )
+    if card is not None and label is None:
+        raise ConfigError("--card: says what the values of a reference mean, and there is none; give --label too")
+    scene = _bare(scan, anatomy)
+    if label is not None:
+        meaning = _meaning(label, card, scene.anatomy)
+        drawn = _on_scan(label, scene, meaning)
+        scene = _noted(scene, meaning)
+        scene = replace(scene, reference=drawn, reference_title=label.name, annotation=meaning.annotation)
+    if pred is not None:
+        meaning = meaning_beside(pred, scene.anatomy)
+        found = _on_scan(pred, scene, meaning)
+        scene = replace(_noted(scene, meaning), prediction=found, prediction_title=pred.name)
+    return scene
+
+
+def _bare(scan: Path, anatomy: Anatomy) -> Scene:
+    """Return the scene of a scan alone; where it is an archive, it is unpacked for as long as it is read."""
+    with at_hand(scan) as source:
+        if source.is_dir() and not has_images(source):
+            raise CaseError(f"{scan}: a folder without a DICOM series of its own; name one scan")
+        read = read_scan(source)
+        array, affine = to_canonical(read.array, read.affine)
+        try:
+            require_viewable(array.shape)
+            require_finite(array)
+        except CaseError as error:
+            raise CaseError(f"{scan.name}: {error}") from error
+        image, slope, intercept = as_int16(array)
+        modality = _modality(source, array)
+    return Scene(scan.name, image, slope, intercept, affine, anatomy, modality, notes=read.warnings)
+
+
+def _noted(scene: Scene, meaning: Meaning) -> Scene:
+    return replace(scene, anatomy=meaning.anatomy, notes=(*scene.notes, *meaning.notes))
+
+
+def _on_scan(path: Path, scene: Scene, meaning: Meaning) -> Label:
+    x, y, z = scene.image.shape
+    return _on_grid(path, Grid((x, y, z), scene.affine), "scan", "give a label map of this very scan", meaning.values)
+
+
+def _meaning(label: Path, card: Card | str | None, anatomy: Anatomy) -> Meaning:
+    """Return what the values of a reference mean, and what is not known of them."""
+    if card is not None:
+        return _by_card(label, load_card(card) if isinstance(card, str) else card, anatomy)
+    meaning = meaning_beside(label, anatomy)
+    hints = tuple(f"{note}; a source's own label file needs its --card" for note in meaning.notes)
+    unsaid = f"{label.name}: does not say what was annotated; a structure that is not in it is absent or was not drawn"
+    return Meaning(meaning.anatomy, meaning.values, notes=(*hints, unsaid))
+
+
+def _by_card(label: Path, card: Card, anatomy: Anatomy) -> Meaning:
+    """Return what a card says of a reference's values, as :func:`folder_rules` has it for ``eval``.
+
+    A value that joins both sides of the body is shown as unknown: here nobody tells the sides apart, and a prediction
+    of either side is no difference.
+    """
+    rules = folder_rules(label, card, anatomy)
+    joined = merged_targets(card.label_targets())
+    values = {**(rules.values or {}), **dict.fromkeys(joined, UNKNOWN_LABEL)}
+    by_case = sorted(set(card.annotated) - set(card.annotated_in({})))
+    notes = [f"{label.name}: values as the card {card.id} has them"]
+    notes += [f"{card.id} draws {' and '.join(sides)} as one value, shown as unknown" for sides in joined.values()]
+    notes += [f"{card.id} does not annotate {name} in every case: taken as not annotated" for name in by_case]
+    return Meaning(anatomy, values, rules.annotation, tuple(notes))
 
 
 def _modality(scan: Path, array: np.ndarray) -> str | None:
@@ -172,8 +232,8 @@ def _window_note(facts: CaseFacts) -> tuple[str, ...]:
     return (f"as stored for training: intensities end at {low:g} and {high:g}{unit}",)
 
 
-def _on_grid(path: Path, grid: Grid, what: str, advice: str) -> Label:
-    label, own = read_label_map(path, None)
+def _on_grid(path: Path, grid: Grid, what: str, advice: str, values: dict[int, int] | None) -> Label:
+    label, own = read_label_map(path, values)
     if same_grid(grid, own):
         return np.ascontiguousarray(label)
     if grid.shape != own.shape:

@@ -2,9 +2,10 @@
 
 from abdoseg.store.derived import DerivedCases
 from abdoseg.store.index import CaseBrief
+from abdoseg.store.settings import Settings
 from abdoseg.store.shown import lacks_occupied, occupied_slices, shown_annotation
 from abdoseg.store.twins import Twin, Twins, load_twins, save_twins
-from abdoseg.store.workspace import IngestRecord, Settings, Workspace
+from abdoseg.store.workspace import IngestRecord, Workspace
 
 __all__ = [
     "CaseBrief",

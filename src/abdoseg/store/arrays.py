@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from zarr.codecs import BloscCodec
 
 from abdoseg.case import Case, CaseFacts, Foreground
-from abdoseg.errors import CaseError, WorkspaceError
+from abdoseg.errors import CaseError, WorkspaceError, one_line
 from abdoseg.places import is_local, read_texts, reason_of, remove_tree, storage_errors
 from abdoseg.store.chunks import PartlyRead, open_array
 from abdoseg.value_errors import faults_of
@@ -84,9 +84,12 @@ def remove_case(folder: Path, incoming: Path) -> None:
         (folder / "zarr.json").unlink(missing_ok=True)
         remove_tree(folder)
     elif folder.exists():
-        incoming.mkdir(parents=True, exist_ok=True)
         trash = incoming / f"{folder.name}-{secrets.token_hex(4)}"
-        folder.rename(trash)
+        try:
+            incoming.mkdir(parents=True, exist_ok=True)
+            folder.rename(trash)
+        except OSError as error:
+            raise WorkspaceError(f"{folder}: cannot be removed ({reason_of(error)}); check the permissions") from error
         remove_tree(trash)
 
 
@@ -138,7 +141,7 @@ def read_facts(folders: Sequence[Path]) -> list[CaseFacts]:
         texts = read_texts([folder / "zarr.json" for folder in folders])
     except storage_errors() as error:
         names = folders[0] if len(folders) == 1 else f"{folders[0]} and {len(folders) - 1} more"
-        raise WorkspaceError(f"{names}: not a stored case ({error}); ingest it again") from error
+        raise _no_case(names, reason_of(error)) from error
     return [_facts_in(folder, text) for folder, text in zip(folders, texts, strict=True)]
 
 
@@ -149,22 +152,28 @@ def _facts_in(folder: Path, text: str) -> CaseFacts:
 def _attributes_in(folder: Path, text: str) -> dict[str, Any]:
     try:
         attributes: dict[str, Any] = dict(json.loads(text)["attributes"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise WorkspaceError(f"{folder}: not a stored case ({error!r}); ingest it again") from error
+    except ValueError as error:
+        raise _no_case(folder, f"zarr.json is no JSON: {one_line(str(error))}") from error
+    except (KeyError, TypeError) as error:
+        raise _no_case(folder, "zarr.json has no attributes") from error
     return attributes
+
+
+def _no_case(place: object, reason: str) -> WorkspaceError:
+    return WorkspaceError(f"{place}: not a stored case ({reason}); ingest the case again with --replace")
 
 
 def read_case(folder: Path) -> Case:
     """Return the case stored under ``folder``."""
     group = _open(folder)
-    return Case(_facts(folder, dict(group.attrs)), _array(group, "image"), _array(group, "label"))
+    return Case(_facts(folder, dict(group.attrs)), _array(folder, group, "image"), _array(folder, group, "label"))
 
 
 def read_foreground(folder: Path) -> Foreground:
     """Return the labelled voxels of the case stored under ``folder``."""
     group = _open(folder)
     start = np.asarray(group.attrs["foreground_start"], dtype=np.int64)
-    return Foreground(_array(group, "foreground")[: int(start[-1])], start)
+    return Foreground(_array(folder, group, "foreground")[: int(start[-1])], start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +227,7 @@ def open_case(folder: Path) -> OpenCase:
         digest = str(attributes["facts"]["digest"])
         start = np.asarray(attributes["foreground_start"], dtype=np.int64)
     except (KeyError, TypeError, ValueError) as error:
-        raise WorkspaceError(f"{folder}: not a stored case ({error!r}); ingest it again") from error
+        raise _no_case(folder, "zarr.json lacks facts.digest or foreground_start") from error
     # No labelled voxel: label and foreground may be all fill value. One: it may be voxel 0.
     labelled = int(start[-1])
     holds_something = {"image": True, "label": labelled > 0, "foreground": labelled > 1}
@@ -238,7 +247,7 @@ def _description(folder: Path) -> str:
     try:
         return read_texts([folder / "zarr.json"])[0]
     except storage_errors() as error:
-        raise WorkspaceError(f"{folder}: not a stored case ({reason_of(error)}); ingest it again") from error
+        raise _no_case(folder, reason_of(error)) from error
 
 
 def is_case(folder: Path) -> bool:
@@ -251,18 +260,22 @@ def may_be_case(folder: Path) -> bool:
     return not folder.name.startswith(".")
 
 
-def _array(group: zarr.Group, name: str) -> NDArray[Any]:
-    array = group.get(name)
-    if not isinstance(array, zarr.Array):
-        raise WorkspaceError(f"{group.store_path}: has no array {name}; ingest the case again with --replace")
-    return np.asarray(array[...])
+def _array(folder: Path, group: zarr.Group, name: str) -> NDArray[Any]:
+    try:
+        array = group.get(name)
+        if isinstance(array, zarr.Array):
+            return np.asarray(array[...])
+    except storage_errors(ValueError, RuntimeError, KeyError, TypeError) as error:  # of codecs and descriptions
+        msg = f"{folder / name}: damaged ({reason_of(error)}); ingest the case again with --replace"
+        raise WorkspaceError(msg) from error
+    raise WorkspaceError(f"{folder}: has no array {name}; ingest the case again with --replace")
 
 
 def _open(folder: Path) -> zarr.Group:
     try:
         return zarr.open_group(_store(folder), mode="r", zarr_format=3)
     except storage_errors(ValueError, KeyError) as error:
-        raise WorkspaceError(f"{folder}: not a stored case ({error}); ingest it again") from error
+        raise _no_case(folder, reason_of(error)) from error
 
 
 def _facts(folder: Path, attributes: dict[str, Any]) -> CaseFacts:
@@ -270,8 +283,7 @@ def _facts(folder: Path, attributes: dict[str, Any]) -> CaseFacts:
     try:
         return CaseFacts.model_validate(attributes.get("facts"))
     except ValidationError as error:
-        reason = faults_of(error, nowhere="facts")
-        raise WorkspaceError(f"{folder}: not a stored case ({reason}); ingest it again") from error
+        raise _no_case(folder, faults_of(error, nowhere="facts")) from error
 
 
 def _check_version(folder: Path, attributes: dict[str, Any]) -> None:

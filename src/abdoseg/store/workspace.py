@@ -5,56 +5,29 @@ what the last ingest could not take, ``views/<name>.json`` the recipe of a spars
 training run.
 """
 
-import hashlib
-import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tomli_w
 from pydantic import BaseModel, ConfigDict, Field
 
-from abdoseg.anatomy import ABDOMEN, Anatomy
+from abdoseg.anatomy import Anatomy
 from abdoseg.case import Case, CaseFacts, Foreground
+from abdoseg.differences import Difference, differences, tell
 from abdoseg.errors import ConfigError, WorkspaceError, unknown_name
 from abdoseg.files import write_text
 from abdoseg.places import make_folder, open_place, remove_tree, require_reachable
 from abdoseg.places import stamps as stamps_of
 from abdoseg.store import arrays
 from abdoseg.store.index import CaseBrief, read_index, write_index
+from abdoseg.store.settings import SETTINGS_FILE, Settings, read_settings
 from abdoseg.value_errors import why_unreadable
-from abdoseg.views import FULL_VIEW, View
-from abdoseg.windows import Windows
+from abdoseg.views import FULL_VIEW, VIEW_OPTIONS, View
 
 T = TypeVar("T", bound=BaseModel)
 
-WORKSPACE_VERSION = 1
-SETTINGS_FILE = "abdoseg.toml"
-
 _SEE_STATUS = "`abdoseg status` shows what the workspace holds."
 _AT_ONCE = 1000  # cases whose facts are in memory while an index is made
-
-
-class Settings(BaseModel):
-    """What all cases of a workspace share; fixed when the workspace is made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: int = Field(default=WORKSPACE_VERSION, description="format of the workspace")
-    structures: tuple[str, ...] = Field(default=ABDOMEN.names, description="structures in channel order")
-    spacing_mm: float = Field(default=2.0, gt=0, le=50, description="isotropic target spacing")
-    windows: Windows = Field(default=Windows(), description="intensities that become 0 and 1")
-    split_seed: int = Field(default=0, ge=0, description="seed of the train/val/test split")
-
-    @property
-    def anatomy(self) -> Anatomy:
-        """The structures, parsed."""
-        return ABDOMEN.subset(self.structures)
-
-    def digest(self) -> str:
-        """Return a hash of what the voxels and labels of every stored case depend on."""
-        facts = self.model_dump_json(include={"structures", "spacing_mm", "windows"})
-        return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
 class IngestRecord(BaseModel):
@@ -90,7 +63,12 @@ class Workspace:
         if not file.is_file():
             msg = f"{path}: no workspace here; `abdoseg ingest CARD FOLDER` makes one, or choose one with --workspace"
             raise WorkspaceError(msg)
-        return cls(path, _read_settings(file))
+        return cls(path, read_settings(file))
+
+    @classmethod
+    def is_at(cls, path: Path | str) -> bool:
+        """Whether a workspace is there, of whatever version."""
+        return (_reached(path) / SETTINGS_FILE).is_file()
 
     @classmethod
     def create(cls, path: Path | str, settings: Settings | None = None) -> "Workspace":
@@ -105,7 +83,7 @@ class Workspace:
         """
         path = _reached(path)
         if (path / SETTINGS_FILE).is_file():
-            workspace = cls(path, _read_settings(path / SETTINGS_FILE))
+            workspace = cls(path, read_settings(path / SETTINGS_FILE))
             if settings is not None and settings != workspace.settings:
                 raise ConfigError(f"{path}: a workspace with other settings is there; choose another folder")
             return workspace
@@ -113,12 +91,16 @@ class Workspace:
         try:
             for name in ("sources", "views", "runs"):
                 make_folder(path / name)
-            write_text(path / SETTINGS_FILE, tomli_w.dumps(settings.model_dump(mode="json")))
+            write_text(path / SETTINGS_FILE, settings.to_toml())
         except WorkspaceError:
             raise
         except OSError as error:
             raise WorkspaceError(f"{path}: cannot make a workspace ({error.strerror}); check the path") from error
         return cls(path, settings)
+
+    def forget_settings(self) -> None:
+        """Take away what makes the folder a workspace, so that one with other settings can be made there."""
+        (self.path / SETTINGS_FILE).unlink()
 
     @property
     def anatomy(self) -> Anatomy:
@@ -179,10 +161,11 @@ class Workspace:
             If the settings were changed under a stored case: its grid or its label ids would be misread.
         """
         found = arrays.read_facts([self.case_folder(key) for key in self.case_keys(sources)])
-        self._check_settings(found)
+        self.check_settings(found)
         return found
 
-    def _check_settings(self, found: Sequence[CaseFacts | CaseBrief]) -> None:
+    def check_settings(self, found: Sequence[CaseFacts | CaseBrief]) -> None:
+        """Raise WorkspaceError if cases were stored with other settings than the workspace has now."""
         digest = self.settings.digest()
         for facts in found:
             if facts.settings_digest != digest:
@@ -206,7 +189,7 @@ class Workspace:
             If the settings were changed under a stored case.
         """
         found = [brief for source in self.chosen_sources(sources) for brief in self._source_briefs(source)]
-        self._check_settings(found)
+        self.check_settings(found)
         return found
 
     def chosen_sources(self, sources: Iterable[str] | None) -> list[str]:
@@ -318,8 +301,35 @@ class Workspace:
         """Write a view's recipe; the same name with another recipe is refused."""
         existing = {v.name: v for v in self.views()}.get(view.name)
         if existing is not None and existing != view:
-            raise ConfigError(f"view {view.name}: exists with other settings; choose another --name")
+            told = tell(self._view_differences(view, existing), "the view", VIEW_OPTIONS)
+            raise ConfigError(f"view {view.name}: exists with other settings ({told}); choose another --name")
         write_text(self.path / "views" / f"{view.name}.json", view.model_dump_json(indent=1))
+
+    def _view_differences(self, view: View, existing: View) -> list[Difference]:
+        """Return in what two views differ, with the names of structures for their ids."""
+
+        def named(ids: list[int]) -> list[str]:
+            return [self.anatomy.structure(one).name for one in ids]
+
+        found = differences(view, existing)
+        return [d._replace(found=named(d.found), there=named(d.there)) if d.name == "structures" else d for d in found]
+
+    def remove_view(self, name: str) -> None:
+        """Delete a view's recipe.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such view.
+        ConfigError
+            If it is the active one, or stands for all labels.
+        """
+        if self.view(name) is None:
+            raise ConfigError(f"view {name}: shows all labels, and is always there; name a sparse one")
+        if name == self.active_view_name():
+            msg = f"view {name}: is the active one; choose another first, as with `abdoseg sparsify --view {FULL_VIEW}`"
+            raise ConfigError(msg)
+        (self.path / "views" / f"{name}.json").unlink(missing_ok=True)
 
     def active_view_name(self) -> str:
         """Name of the view that ``train`` uses; ``"full"`` when none was made."""
@@ -343,15 +353,3 @@ def _read_model(model: type[T], file: Path) -> T:
         return model.model_validate_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # of bytes that are no text, of JSON, of its values
         raise WorkspaceError(f"{file}: cannot be read ({why_unreadable(error)}); mend or delete it") from error
-
-
-def _read_settings(file: Path) -> Settings:
-    try:
-        settings = Settings.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:  # of bytes that are no text, of TOML, of its values
-        msg = f"{file}: cannot be read ({why_unreadable(error)}); mend it or choose another workspace"
-        raise WorkspaceError(msg) from error
-    if settings.version != WORKSPACE_VERSION:
-        msg = f"{file}: workspace format {settings.version}, expected {WORKSPACE_VERSION}; use the abdoseg that made it"
-        raise WorkspaceError(msg)
-    return settings

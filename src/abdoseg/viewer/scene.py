@@ -119,11 +119,9 @@ class Scene:
         return [float(low), float(high) if high > low else float(low) + 1.0]
 
     def _annotated(self, structure: int) -> str:
-        """Return where the reference knows a structure: everywhere, in some slices, nowhere, or nobody said."""
-        if self.reference is None or structure > len(self.anatomy):
+        """Return where the reference knows a structure: everywhere, in some slices, nowhere; empty if nobody said."""
+        if self.reference is None or self.annotation is None or structure > len(self.anatomy):
             return ""
-        if self.annotation is None:
-            return "not said by the file"
         if structure not in self.annotation.structure_ids:
             return "not annotated"
         return "; ".join(self._slices_of(self.annotation, structure)) or "annotated"

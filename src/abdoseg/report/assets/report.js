@@ -121,29 +121,109 @@ document.querySelectorAll("table.sortable").forEach((table) => {
   }));
 });
 
-document.querySelectorAll("svg[data-lines]").forEach((svg) => {
-  const facts = JSON.parse(svg.dataset.lines);
+// -- charts: a slider each, whose value is the point that is read --------------------------------------------------------
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function drawn(svg, tag, name) {
+  const made = document.createElementNS(SVG, tag);
+  made.setAttribute("class", name);
+  svg.append(made);
+  return made;
+}
+
+function place(element, attributes) {
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+}
+
+// Where the pointer is, in the chart's own units.
+function unitsAt(svg, event) {
+  const box = svg.getBoundingClientRect(), scale = svg.viewBox.baseVal.width / box.width;
+  return [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+}
+
+// `steps` gives the point that a key leads to from point `at` of `count`; `show` draws it and returns what to say.
+function makeSlider(svg, count, steps, show) {
   const readout = document.createElement("div");
   readout.className = "readout";
   svg.after(readout);
-  const show = (x) => {
-    readout.replaceChildren();
-    const step = document.createElement("span");
-    step.textContent = `${facts.of} ${Math.round(x)}`;
-    readout.append(step);
-    for (const line of facts.lines) {
-      const near = line.points.reduce((a, b) => (Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a));
-      const part = document.createElement("span"), key = document.createElement("i");
-      key.style.background = line.colour;
-      part.append(key, `${line.name} ${near[1]}`);
-      readout.append(part);
-    }
+  let at = -1;
+  const read = (index) => {
+    if (index === at) return;
+    at = index;
+    readout.replaceChildren(...show(at));
+    place(svg, { "aria-valuenow": at + 1, "aria-valuetext": readout.textContent });
   };
-  show(facts.x[1]);
+  place(svg, { role: "slider", tabindex: 0, "aria-valuemin": 1, "aria-valuemax": count });
+  svg.addEventListener("keydown", (event) => {
+    const next = event.ctrlKey || event.altKey || event.metaKey ? undefined : steps(event.key, at);
+    if (next === undefined) return;
+    event.preventDefault();
+    read(Math.min(count - 1, Math.max(0, next)));
+  });
+  return read;
+}
+
+function part(text, colour) {
+  const made = document.createElement("span");
+  if (colour) {
+    const key = document.createElement("i");
+    key.style.background = colour;
+    made.append(key);
+  }
+  made.append(text);
+  return made;
+}
+
+const nearest = (values, x) => values.reduce((a, b, i) => (Math.abs(b - x) < Math.abs(values[a] - x) ? i : a), 0);
+
+document.querySelectorAll("svg[data-lines]").forEach((svg) => {
+  const facts = JSON.parse(svg.dataset.lines);
+  const steps = [...new Set(facts.lines.flatMap((line) => line.points.map((point) => point[0])))].sort((a, b) => a - b);
+  const cursor = drawn(svg, "line", "cursor");
+  const across = (x) => facts.left + (x - facts.x[0]) / (facts.x[1] - facts.x[0]) * (facts.right - facts.left);
+  const tell = (line, x) => {
+    const [at, value] = line.points[nearest(line.points.map((point) => point[0]), x)];
+    return part(`${line.name} ${value}${at === x ? "" : ` (${facts.of} ${at})`} `, line.colour);
+  };
+  const read = makeSlider(svg, steps.length, (key, at) => ({
+    ArrowRight: at + 1, ArrowUp: at + 1, ArrowLeft: at - 1, ArrowDown: at - 1, PageUp: at + 10, PageDown: at - 10,
+    Home: 0, End: steps.length - 1,
+  })[key], (at) => {
+    const x = steps[at];
+    place(cursor, { x1: across(x), x2: across(x), y1: facts.top, y2: facts.bottom });
+    return [part(`${facts.of} ${x} `), ...facts.lines.map((line) => tell(line, x))];
+  });
+  read(steps.length - 1);
   svg.addEventListener("pointermove", (event) => {
-    const box = svg.getBoundingClientRect();
-    const at = (event.clientX - box.left) / box.width * svg.viewBox.baseVal.width;
-    const part = Math.min(1, Math.max(0, (at - facts.left) / (facts.right - facts.left)));
-    show(facts.x[0] + part * (facts.x[1] - facts.x[0]));
+    const share = (unitsAt(svg, event)[0] - facts.left) / (facts.right - facts.left);
+    read(nearest(steps, facts.x[0] + share * (facts.x[1] - facts.x[0])));
+  });
+});
+
+document.querySelectorAll("svg[data-boxes]").forEach((svg) => {
+  const number = (circle, name) => Number(circle.getAttribute(name));
+  const rows = [...svg.querySelectorAll("g[data-row]")].map((group) =>
+    [...group.querySelectorAll("circle")].sort((a, b) => number(a, "cx") - number(b, "cx")));
+  const points = rows.flat(), rowOf = new Map(rows.flatMap((row, i) => row.map((circle) => [circle, i])));
+  const ring = drawn(svg, "circle", "read");
+  // To the row above or below, to its point that lies nearest.
+  const toRow = (at, by) => {
+    const row = rows[Math.min(rows.length - 1, Math.max(0, rowOf.get(points[at]) + by))];
+    return points.indexOf(row[nearest(row.map((circle) => number(circle, "cx")), number(points[at], "cx"))]);
+  };
+  const read = makeSlider(svg, points.length, (key, at) => ({
+    ArrowRight: () => at + 1, ArrowLeft: () => at - 1, ArrowUp: () => toRow(at, -1), ArrowDown: () => toRow(at, 1),
+    Home: () => 0, End: () => points.length - 1,
+  })[key]?.(), (at) => {
+    const circle = points[at];
+    place(ring, { cx: number(circle, "cx"), cy: number(circle, "cy"), r: 5 });
+    return [part(`${circle.parentElement.dataset.row}, ${circle.textContent}`, circle.getAttribute("fill"))];
+  });
+  read(0);
+  svg.addEventListener("pointermove", (event) => {
+    const [x, y] = unitsAt(svg, event);
+    const far = points.map((circle) => Math.hypot(number(circle, "cx") - x, number(circle, "cy") - y));
+    read(far.indexOf(Math.min(...far)));
   });
 });

@@ -65,9 +65,13 @@ function differenceColours() {
   return table(rows);
 }
 
+// NiiVue never looks up less than 2/256 of its table. In one that goes to 255 (unknown), background would get the
+// colours of the first structures; two empty places before it keep it, and all others, where they belong.
+const BEFORE = { id: -2, title: "", colour: "#000000", alpha: 0 };
+
 function table(rows) {
   const map = { R: [], G: [], B: [], A: [], I: [], labels: [] };
-  for (const row of rows) {
+  for (const row of [BEFORE, ...rows]) {
     const [r, g, b] = colourOf(row.colour);
     map.R.push(r); map.G.push(g); map.B.push(b); map.A.push(row.alpha); map.I.push(row.id); map.labels.push(row.title);
   }
@@ -348,6 +352,8 @@ async function load() {
     isOrientCube: true,
     multiplanarLayout: MULTIPLANAR_TYPE.GRID,
     multiplanarShowRender: SHOW_RENDER.ALWAYS,
+    // Room for the letters: L of one plane and P of the next would read "LP".
+    multiplanarPadPixels: 28,
     dragAndDropEnabled: false,
     loadingText: "",
     logLevel: "error",
