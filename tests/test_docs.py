@@ -138,7 +138,7 @@ BEFORE = re.compile(
     r"(\$ )?([A-Z_]+=\S+ )*(srun (--\S+ (\d+ )?)*|torchrun .* -m |ssh .* |(\S+ +){5})?(\S*/)?(?=abdoseg )"
 )
 
-OF_OTHERS = {"--group"}
+OF_OTHERS = {"--group", "--gpus-per-node", "--gpus-per-task"}
 """Options of other programs that stand alone in a sentence."""
 
 

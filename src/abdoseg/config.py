@@ -190,7 +190,7 @@ class TrainConfig(BaseModel):
     @classmethod
     def _patch(cls, patch: tuple[int, int, int]) -> tuple[int, int, int]:
         if not 8 <= min(patch) <= max(patch) <= MAX_SIDE:
-            msg = f"found {patch}, expected sides of 8 to {MAX_SIDE} voxels"
+            msg = f"found {patch}, expected sides of at least 8 and at most {MAX_SIDE} voxels"
             raise ValueError(msg)
         return patch
 

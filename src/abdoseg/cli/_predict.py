@@ -66,8 +66,20 @@ def check_asked(asked: Asked) -> None:
         exporter_for(output, asked.format_)
     elif output is not None and not output.is_dir() and output.name.lower().endswith(tuple(EXPORTERS)):
         raise ConfigError(f"{output}: is the name of one label map; several scans need a folder")
-    if asked.scan is not None and not asked.scan.exists():
-        raise ConfigError(f"{asked.scan}: no such file or folder; give a scan, or a folder of scans")
+
+
+def check_scan(scan: Path | None) -> None:
+    """Refuse a scan that is not there.
+
+    Raises
+    ------
+    ConfigError
+        Saying so.
+    """
+    from abdoseg.errors import ConfigError
+
+    if scan is not None and not scan.exists():
+        raise ConfigError(f"{scan}: no such file or folder; give a scan, or a folder of scans")
 
 
 def _check_what(asked: Asked) -> None:

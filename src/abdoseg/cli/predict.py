@@ -21,7 +21,7 @@ from abdoseg.cli._console import (
     warn,
 )
 from abdoseg.cli._launch import end_with_launcher, launch
-from abdoseg.cli._predict import Asked, check_asked, check_names, check_windows, post_settings
+from abdoseg.cli._predict import Asked, check_asked, check_names, check_scan, check_windows, post_settings
 
 if TYPE_CHECKING:
     from abdoseg.model import SegmentationModel
@@ -126,6 +126,7 @@ def predict(
     if explain and many:
         raise ConfigError("--explain-cost: explains the cost of one scan; give its file")
     chosen = _runs(workspace, names)
+    check_scan(scan)
     post = post_settings(check_names(chosen, kept), largest, fill_holes, min_ml)
     check_windows(overlap, weights)
     if nproc > 1 and output is not None:
