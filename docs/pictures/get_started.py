@@ -34,9 +34,8 @@ CHROMIUM = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftsha
 def commands() -> list[list[str]]:
     """Return the words of the commands on the page that are typed on phantoms."""
     text = (DOCS / "get-started.md").read_text(encoding="utf-8")
-    typed = text[text.index("\n## Phantoms") : text.index("\n## With your own scans")]
-    lines = re.findall(r"^    (abdoseg .*(?:\\\n.*)*)$", typed, re.MULTILINE)
-    return [shlex.split(line.replace("\\\n", " "), comments=True)[1:] for line in lines]
+    part = text[text.index("\n## Phantoms") : text.index("\n## With your own scans")].replace("\\\n", " ")
+    return [shlex.split(line)[1:] for line in re.findall(r"^    (abdoseg .*)$", part, re.MULTILINE)]
 
 
 def typed(words: list[str], folder: Path) -> None:
