@@ -113,6 +113,18 @@ def test_an_exported_program_computes_the_same_scores():
     assert not any("copy" in str(node.target) for node in program.graph.nodes)  # nothing is put in place
 
 
+def test_an_example_without_a_structure_adds_nothing_in_any_precision():
+    batch = make_batch((((True, False, True, False),), ((False,) * 4,)))
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        outputs = DynamicOutputs(*(t.detach().to(dtype).requires_grad_() for t in outputs_for(batch)))
+        found = dynamic.loss(outputs, batch, LossSettings())
+        assert found.total.dtype == torch.promote_types(dtype, torch.float32)
+        slope, of_heads = torch.autograd.grad(found.total, outputs)
+        assert slope[0].any()
+        assert not slope[1].any()
+        assert not of_heads[1].any()
+
+
 def test_sixteen_heads_keep_no_maps_for_the_gradient():
     """Published code keeps 16 times two maps of 8 channels: 0.7 GB and more at 112^3."""
     annotated = (((True,) * 16,),)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from monai.losses import DiceLoss
 
+from abdoseg.losses import blocks
 from abdoseg.losses.binary import binary_sums, binary_terms, counted_by_structure
 from abdoseg.methods import background, ignore, marginal, sigmoid
 from abdoseg.methods.parts import LossSettings
@@ -133,6 +134,24 @@ def test_sigmoid_sums_over_annotated_structures():
     np.testing.assert_allclose([t.item() for t in found.terms], expected.mean(axis=1), rtol=1e-9)
     found.total.backward()
     assert not logits.grad[0, [1, 3]].any()  # nobody looked for them
+
+
+@pytest.mark.parametrize(("method", "channels"), [(sigmoid, 4), (marginal, 5)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_blocks_of_voxels_change_nothing(monkeypatch, method, channels, dtype):
+    batch = make_batch(TWO_GROUPS)
+    logits = logits_of(batch, channels).detach().to(dtype).requires_grad_()
+
+    def everything():
+        found = method.loss(logits, batch, LossSettings())
+        return found.total, *found.terms, *torch.autograd.grad(found.total, logits)
+
+    whole = everything()
+    assert whole[-1].dtype == dtype
+    monkeypatch.setattr(blocks, "_KEPT", 0)
+    monkeypatch.setattr(blocks, "_ON_CPU", 30_000)  # 8192 voxels: several blocks, the last one smaller
+    for a, b in zip(everything(), whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9 if dtype == torch.float64 else 1e-2, atol=1e-8)
 
 
 @pytest.mark.parametrize("groups", [1, 3])

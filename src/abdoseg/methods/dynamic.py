@@ -106,7 +106,7 @@ def head_logits(features: Tensor, parameters: Tensor) -> Tensor:
 
 def scores(outputs: DynamicOutputs) -> Tensor:
     """Return scores ``(B, 1 + N, X, Y, Z)``; the best class is background where no head reaches 0.5."""
-    features, parameters = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in outputs)
+    features, parameters = map(_accurate, outputs)
     with torch.autocast(features.device.type, enabled=False):
         found = (_scores_as_program if _is_traced() else _scores)(features.flatten(2), parameters)
     return found.view(len(features), -1, *features.shape[2:])
@@ -131,6 +131,11 @@ def _scores_as_program(features: Tensor, parameters: Tensor) -> Tensor:
     return with_background(torch.stack(heads))
 
 
+def _accurate(values: Tensor) -> Tensor:
+    """Return values in float32, or float64 for float64."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def _is_traced() -> bool:
     traced: bool = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     return traced
@@ -149,7 +154,7 @@ def loss(outputs: DynamicOutputs, batch: TorchBatch, settings: LossSettings) -> 
             terms = binary_terms(_sums(features.flatten(1), parameters, ids, batch, i), settings.dice_smooth)
         else:
             # 0 times the outputs: the example takes part in the gradient all the same.
-            terms = (features.float().sum() * 0.0, parameters.float().sum() * 0.0)
+            terms = (_accurate(features).sum() * 0.0, _accurate(parameters).sum() * 0.0)
         bce.append(terms[0].mean())
         dice.append(terms[1].mean())
     means = (torch.stack(bce).mean(), torch.stack(dice).mean())
@@ -213,7 +218,7 @@ def _sums(features: Tensor, parameters: Tensor, ids: list[int], batch: TorchBatc
 
     def sums_of(part: Tensor, heads: Tensor, block: slice) -> Tensor:
         with torch.autocast(part.device.type, enabled=False):
-            logits = head_logits(*(t.to(torch.promote_types(t.dtype, torch.float32)) for t in (part, heads)))
+            logits = head_logits(_accurate(part), _accurate(heads))
         return torch.stack(annotated_sums(logits[None], chosen, label[:, block], group[:, block], annotated))[:, 0]
 
     return BinarySums(*sum_in_blocks(sums_of, features, CHANNELS * len(ids), parameters[chosen - 1]))
